@@ -1,0 +1,53 @@
+"""A schema as a Markdown table: the docs' tables of settings are made from the settings themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+
+def settings_table(schema: type[BaseModel]) -> str:
+    """Markdown: a row a setting, groups with dotted keys."""
+    rows = ["| setting | type | default | what it does |", "|---|---|---|---|"]
+    rows += [f"| `{k}` | {t} | {d} | {text} |" for k, t, d, text in rows_of(schema)]
+    return "\n".join(rows) + "\n"
+
+
+def rows_of(schema: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """(key, type, default, documentation) of every setting, groups opened."""
+    found = []
+    for name, field in schema.model_fields.items():
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            found += rows_of(group, f"{prefix}{name}.")
+            continue
+        text = " ".join((field.description or "").split()).replace("|", "\\|")
+        found.append((f"{prefix}{name}", type_name(field.annotation), _default(field), text))
+    return found
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a person would write it."""
+    args = [a for a in get_args(annotation) if a is not type(None)]
+    origin = get_origin(annotation)
+    if origin is None:
+        return getattr(annotation, "__name__", str(annotation))
+    if origin in (list, tuple, dict):
+        return f"{origin.__name__} of {' to '.join(type_name(a) for a in args if a is not ...)}"
+    if str(origin) == "typing.Literal":
+        return " \\| ".join(f"`{a}`" for a in args)
+    return " \\| ".join(type_name(a) for a in args)
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "*required*"
+    value = field.default_factory() if field.default_factory else field.default
+    if value is PydanticUndefined or value is None or value == "":
+        return ""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return f"`{json.dumps(value, ensure_ascii=False)}`".replace("|", "\\|")
