@@ -1,7 +1,7 @@
 """What a person sees: progress, tables and closing lines on stderr; data on stdout.
 
-Rich is imported when something is drawn, so that `--help` and pipes do not pay for it. Where stderr is no terminal there
-are no bars: a line now and then says how far the work is.
+Rich is imported when something is drawn, so that `--help` and pipes do not pay for it. Where stderr is no terminal
+there are no bars: a line now and then says how far the work is.
 """
 
 from __future__ import annotations

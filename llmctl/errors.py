@@ -44,6 +44,6 @@ class Interrupted(Exception):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """ " (did you mean 'x'?)" for the closest of `choices`, or an empty string where none is close."""
+    """A hint that names the closest of `choices` to `word`, or an empty string where none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.55)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,1 +1,1 @@
-"""To be written."""
+"""The door: one thin file a command. Parse, call, print."""

@@ -18,7 +18,9 @@ def problems(schema: type[BaseModel], data: Any, source: Source, at: KeyPath = (
         schema.model_validate(data)
         return []
     except ValidationError as e:
-        return [_explain(schema, err, source, at) for err in _without_union_noise(e.errors(include_url=False))]
+        found = _without_union_noise(e.errors(include_url=False))
+        found.sort(key=lambda err: source.line((*at, *err["loc"])) or 0)
+        return [_explain(schema, err, source, at) for err in found]
 
 
 def checked(schema: type[S], data: Any, source: Source, at: KeyPath = ()) -> S:

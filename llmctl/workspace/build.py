@@ -20,7 +20,7 @@ from typing import Any
 
 from llmctl import __version__
 from llmctl.workspace.artifact import Artifact, Foreign
-from llmctl.workspace.files import fsync_dir, fsync_file, sha256_file, sha256_json, write_json
+from llmctl.workspace.files import fsync_dir, fsync_file, is_torn, sha256_file, sha256_json, write_json
 from llmctl.workspace.lock import Lock
 from llmctl.workspace.metrics import Metrics
 
@@ -34,7 +34,7 @@ def now() -> str:
 
 
 class Build:
-    """A context manager: inside it write below `path`; a clean exit seals the artifact, an exception keeps the progress.
+    """A context manager: inside it write below `path`; a clean exit seals the artifact, an exception keeps progress.
 
     `resumed` is true where an earlier, unfinished run with the same fingerprint is being taken up.
     `figures` goes into the manifest. `scratch` and `checkpoints` are folders for progress that is dropped at the end.
@@ -138,7 +138,10 @@ class Build:
         files = []
         for p in sorted(p for p in self.path.rglob("*") if p.is_file()):
             relative = p.relative_to(self.path)
-            if relative.parts[0] in _PRIVATE or p.name == "manifest.json":
+            if relative.parts[0] in _PRIVATE or relative.as_posix() == "manifest.json":
+                continue
+            if is_torn(p):
+                p.unlink()
                 continue
             fsync_file(p)
             files.append({"path": relative.as_posix(), "bytes": p.stat().st_size, "sha256": sha256_file(p)})
@@ -166,7 +169,7 @@ class Build:
 
 
 def promote(work: Path, final: Path) -> Artifact:
-    """Move a sealed folder into its place, without its scratch. An older artifact there is moved aside and removed after."""
+    """Move a sealed folder into its place, without its scratch. An older one is moved aside and removed after."""
     for private in _PRIVATE:
         target = work / private
         if target.is_dir():

@@ -40,8 +40,13 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         f.write(data.encode() if isinstance(data, str) else data)
         f.flush()
         os.fsync(f.fileno())
-    os.replace(tmp, path)
+    tmp.replace(path)
     fsync_dir(path.parent)
+
+
+def is_torn(path: Path) -> bool:
+    """Whether `path` is what a kill in the middle of `write_atomic` left behind."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def json_safe(value: Any) -> Any:

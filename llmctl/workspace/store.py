@@ -24,11 +24,22 @@ class Request(Protocol):
     seed: int
 
     @property
-    def stage_name(self) -> str: ...
+    def stage_name(self) -> str:
+        """The command that makes it."""
+        ...
+
     @property
-    def made_kind(self) -> str: ...
-    def recorded(self, fingerprint: bool = False) -> dict[str, Any]: ...
-    def inputs(self) -> list[tuple[str, Sequence[str], bool]]: ...
+    def made_kind(self) -> str:
+        """The kind of artifact it makes."""
+        ...
+
+    def recorded(self, fingerprint: bool = False) -> dict[str, Any]:
+        """The resolved settings; with `fingerprint`, only those that change the result."""
+        ...
+
+    def inputs(self) -> list[tuple[str, Sequence[str], bool]]:
+        """(value, kinds, files allowed) of every input."""
+        ...
 
 
 class Workspace:
@@ -52,7 +63,7 @@ class Workspace:
         return found
 
     def find(self, name: str, kinds: Sequence[str] | None = None) -> Artifact:
-        """The artifact called `name`, or `kind/name`, among `kinds`. UserError with the nearest name where there is none."""
+        """The artifact called `name`, or `kind/name`, among `kinds`. UserError if there is none."""
         kind, _, bare = name.rpartition("/")
         if kind and kind not in KINDS:
             raise UserError(f"no kind {kind!r}{nearest(kind, KINDS)}", fix="kinds: " + ", ".join(KINDS))
@@ -100,7 +111,7 @@ class Workspace:
         )
 
     def current(self, request: Request, kind: str | None = None) -> Artifact | None:
-        """The finished artifact that `request` would make again unchanged, or None. Its files are looked at, not hashed."""
+        """The finished artifact that `request` would make again unchanged, or None. Its files are not hashed."""
         found = self._at(kind or request.made_kind, request.out)
         if found is None or found.manifest.get("fingerprint") != self.fingerprint(request, kind) or found.damage():
             return None
