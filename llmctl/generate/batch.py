@@ -1,0 +1,130 @@
+"""A batch in flight: prompts prefilled once, rows written one token a step, finished rows dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmctl.generate.cache import KVCache
+from llmctl.generate.control import Control, ToolRunner
+from llmctl.generate.sampling import Sampling, choose, row_keys, uniforms
+
+# Tokens of a prefill pass: enough to fill the matrix units, few enough that the MLP's activations stay in tens of MB.
+_PREFILL = 8192
+# Finished rows are dropped once they are this part of the batch: a drop copies the cache, which costs about as much as
+# the attention of two steps.
+_DROP = 1 / 8
+
+
+class Batch:
+    """`rows` = (prompt, sample) pairs over `prompts` (ragged ids, each shorter than the context).
+
+    After each `step()`, row r of `ids`, `forced` and `logprobs` (N, max_new_tokens) holds `length[r]` new tokens;
+    `stopped[r]` says that it ended by itself.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompts: list[list[int]],
+        rows: list[tuple[int, int]],
+        sampling: Sampling,
+        tools: ToolRunner | None,
+    ) -> None:
+        self.model, self.sampling = model, sampling
+        weight = next(model.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        self.context = int(model.config.context)
+        used = sorted({p for p, _ in rows})
+        place = {p: i for i, p in enumerate(used)}
+        lengths = np.array([len(prompts[p]) for p, _ in rows])
+        self.limit = np.minimum(sampling.max_new_tokens, self.context - lengths)
+        size = (len(rows), int(self.limit.max()))
+        self.ids = np.zeros(size, dtype=np.int64)
+        self.forced = np.zeros(size, dtype=bool)
+        self.logprobs = np.zeros(size, dtype=np.float32)
+        self.length = np.zeros(len(rows), dtype=np.int64)
+        self.stopped = np.zeros(len(rows), dtype=bool)
+        self.control = Control(tokenizer, sampling, tools, self.ids)
+        self.keys = row_keys(sampling.seed, rows)
+        self.live = np.arange(len(rows))
+        """The rows that the cache still holds, in its order."""
+        self.done = np.zeros(len(rows), dtype=bool)
+        """Which of them have ended and wait to be dropped."""
+        self.at = 0
+        self._prefill([prompts[p] for p in used], [place[p] for p, _ in rows])
+
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """Write one token into every row that goes on. False once all have ended."""
+        drawn, scores = choose(self.logits, self.sampling, uniforms(self.keys[self.live], self.at), self.seen)
+        new, logprobs = drawn.cpu().numpy(), scores.cpu().numpy()
+        self._record(new, logprobs)
+        self.at += 1
+        if self.done.all():
+            return False
+        if self.done.mean() >= _DROP:
+            new = self._drop(new)
+        self._feed(torch.from_numpy(new).to(self.device))
+        return True
+
+    def _record(self, new: np.ndarray, logprobs: np.ndarray) -> None:
+        """Note the tokens `new` (B,), tool results put in their place, and which rows they end."""
+        forced = self.control.force(self.live, new, logprobs)
+        self.ids[self.live, self.at] = new
+        self.forced[self.live, self.at] = forced
+        self.logprobs[self.live, self.at] = logprobs
+        sampled = ~forced & ~self.done
+        self.length[self.live[~self.done]] += 1
+        stopped = self.control.stopped(self.live, new, sampled)
+        self.stopped[self.live[stopped]] = True
+        self.done |= stopped | (self.length[self.live] >= self.limit[self.live])
+        self.control.run_tools(self.live, new, sampled & ~self.done, self.at)
+
+    def _drop(self, new: np.ndarray) -> np.ndarray:
+        kept = np.flatnonzero(~self.done)
+        rows = torch.from_numpy(kept).to(self.device)
+        self.cache.select(rows)
+        if self.seen is not None:
+            self.seen = self.seen[rows]
+        self.live, self.done = self.live[kept], self.done[kept]
+        return new[kept]
+
+    def _feed(self, new: Tensor) -> None:
+        if self.seen is not None:
+            self.seen.scatter_(1, new[:, None], True)
+        # A row that has ended at the context's end may wait in the batch for a few steps more.
+        positions = self.cache.extend(1).clamp(max=self.context - 1)
+        hidden = self.model(new[:, None], positions=positions, cache=self.cache)
+        self.logits = self.model.logits(hidden[:, -1])
+
+    @torch.inference_mode()
+    def _prefill(self, prompts: list[list[int]], owner: list[int]) -> None:
+        """Run each prompt once, then give every row a copy of its prompt's cache. `owner[r]` is row r's prompt."""
+        config, width = self.model.config, max(map(len, prompts))
+        ids = torch.zeros(len(prompts), width, dtype=torch.int64)
+        for row, prompt in zip(ids, prompts, strict=True):
+            row[width - len(prompt) :] = torch.tensor(prompt)
+        begins = torch.tensor([width - len(p) for p in prompts], device=self.device)
+        columns = width + min(int(self.limit.max()), 64)
+        self.cache = KVCache(config.layers, config.kv_heads, config.head_dim, begins, self.dtype, columns)
+        ids = ids.to(self.device)
+        for part in ids.split(max(1, _PREFILL // len(prompts)), dim=1):
+            hidden = self.model(part, positions=self.cache.extend(part.shape[1]), cache=self.cache)
+        logits = self.model.logits(hidden[:, -1])
+        rows = torch.tensor(owner, device=self.device)
+        if owner != list(range(len(prompts))):
+            self.cache.select(rows)
+            logits = logits[rows]
+        self.logits: Tensor = logits
+        self.seen: Tensor | None = self._seen(prompts)[rows] if self.sampling.repetition_penalty != 1 else None
+
+    def _seen(self, prompts: list[list[int]]) -> Tensor:
+        seen = torch.zeros(len(prompts), self.model.config.vocab_size, dtype=torch.bool, device=self.device)
+        for row, prompt in zip(seen, prompts, strict=True):
+            row[torch.tensor(prompt, device=self.device)] = True
+        return seen

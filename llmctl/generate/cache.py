@@ -1,0 +1,82 @@
+"""The KV cache of a running batch.
+
+Rows are aligned on the right: a shorter prompt begins in a later column, so every row writes its next token into the same
+column and a write is one contiguous slice a layer. Rotary positions are counted from each row's own beginning, so nothing
+depends on the padding. Columns before a row's beginning are masked; a padding query sees only itself, which keeps
+its values finite (a NaN there would reach real rows through 0 * NaN).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GROW = 64  # columns added at once at the least; growth doubles, so a long answer costs one copy of its cache in all
+
+
+class KVCache:
+    """Keys and values (B, kv_heads, S, head_dim) of each layer, with the protocol that `Transformer.forward` speaks.
+
+    `begins` (B,) is the column where each row begins. Before a forward pass of T tokens call `extend(T)`; the model then
+    calls `update` once a layer and reads `mask`.
+    """
+
+    def __init__(
+        self, layers: int, kv_heads: int, head_dim: int, begins: Tensor, dtype: torch.dtype, columns: int
+    ) -> None:
+        self.begins = begins
+        self.start = self.end = 0
+        self.mask: Tensor | None = None
+        shape = (len(begins), kv_heads, max(1, columns), head_dim)
+        self.keys = [torch.empty(shape, dtype=dtype, device=begins.device) for _ in range(layers)]
+        self.values = [torch.empty(shape, dtype=dtype, device=begins.device) for _ in range(layers)]
+        self._ragged = bool((begins > 0).any())
+
+    def extend(self, tokens: int) -> Tensor:
+        """Make room for `tokens` further columns. Returns their positions (B, tokens), 0 in the padding."""
+        self.start, self.end = self.end, self.end + tokens
+        self._reserve(self.end)
+        columns = torch.arange(self.start, self.end, device=self.begins.device)
+        self.mask = self._mask(columns)
+        return (columns - self.begins[:, None]).clamp(min=0)
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values (B, kv_heads, T, head_dim); returns all so far (B, kv_heads, S, head_dim)."""
+        self.keys[layer][:, :, self.start : self.end] = k
+        self.values[layer][:, :, self.start : self.end] = v
+        return self.keys[layer][:, :, : self.end], self.values[layer][:, :, : self.end]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep `rows` (indices; a row may come several times), and drop the columns that none of them uses."""
+        begins = self.begins[rows]
+        spare = int(begins.min())
+        for kept in (self.keys, self.values):
+            for i, t in enumerate(kept):
+                room = torch.empty(
+                    (len(rows), t.shape[1], t.shape[2] - spare, t.shape[3]), dtype=t.dtype, device=t.device
+                )
+                torch.index_select(t[:, :, spare : self.end], 0, rows, out=room[:, :, : self.end - spare])
+                kept[i] = room
+        self.begins = begins - spare
+        self.start, self.end = self.start - spare, self.end - spare
+        self._ragged = bool((self.begins > 0).any())
+
+    def _mask(self, columns: Tensor) -> Tensor | None:
+        """(B, 1, T, S) bool, True where a query may attend. None where one token a row may see everything."""
+        if len(columns) == 1 and not self._ragged:
+            return None
+        every = torch.arange(self.end, device=columns.device)
+        own = every[None, None, :] == columns[None, :, None]
+        past = (every[None, None, :] <= columns[None, :, None]) & (every[None, None, :] >= self.begins[:, None, None])
+        return (past | own)[:, None]
+
+    def _reserve(self, columns: int) -> None:
+        have = self.keys[0].shape[2]
+        if columns <= have:
+            return
+        room = max(columns, have * 2, have + _GROW)
+        for kept in (self.keys, self.values):
+            for i, t in enumerate(kept):
+                larger = torch.empty((t.shape[0], t.shape[1], room, t.shape[3]), dtype=t.dtype, device=t.device)
+                larger[:, :, : self.start] = t[:, :, : self.start]
+                kept[i] = larger

@@ -1,0 +1,117 @@
+"""What ends a row or takes it over: stop tokens, stop strings, and tool results that are forced into it.
+
+A tool call is recognised by token ids, never by text, and what a tool returns is encoded as plain text: a result that
+spells an end of turn or a tool call stays text and cannot change who is speaking.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from llmctl.generate.sampling import Sampling
+
+ToolRunner = Callable[[str, str], str]
+"""(tool, what the model wrote) -> the result's text."""
+
+TOOLS = ("search", "python")
+RESULT_TOKENS = 256  # a longer result is cut: it would push the dialogue itself out of a small model's context
+
+
+def token_id(tokenizer: Any, token: str) -> int | None:
+    """The id of a special token, or None where the tokenizer lacks it."""
+    try:
+        found = tokenizer.id_of(token)
+    except (KeyError, ValueError):
+        return None
+    return None if found is None else int(found)
+
+
+class Control:
+    """Watches the rows of one batch as they are written. `ids` (N, max_new_tokens) is the batch's own record."""
+
+    def __init__(self, tokenizer: Any, sampling: Sampling, tools: ToolRunner | None, ids: np.ndarray) -> None:
+        self.tokenizer, self.tools, self.ids = tokenizer, tools, ids
+        self.stop_ids = np.array(stop_ids(tokenizer, sampling), dtype=np.int64)
+        self.stop_bytes = [s.encode() for s in sampling.stop_strings]
+        self.tails: dict[int, bytes] = {}
+        self.queues: dict[int, deque[int]] = {}
+        self.calls = tool_tokens(tokenizer) if tools else {}
+
+    def force(self, rows: np.ndarray, new: np.ndarray, logprobs: np.ndarray) -> np.ndarray:
+        """Put the next queued token of each row that has one in the place of what was sampled. Returns (B,) bool: where."""
+        forced = np.zeros(len(rows), dtype=bool)
+        if self.queues:
+            for i, row in enumerate(rows.tolist()):
+                if queue := self.queues.get(row):
+                    new[i], logprobs[i], forced[i] = queue.popleft(), 0.0, True
+                    if not queue:
+                        del self.queues[row]
+        return forced
+
+    def stopped(self, rows: np.ndarray, new: np.ndarray, live: np.ndarray) -> np.ndarray:
+        """(B,) bool: the `live` rows (those whose token was sampled) that end with it."""
+        stop = np.isin(new, self.stop_ids) & live
+        if self.stop_bytes:
+            longest = max(map(len, self.stop_bytes)) - 1
+            for i in np.flatnonzero(live & ~stop).tolist():
+                row = int(rows[i])
+                tail = self.tails.get(row, b"") + self.tokenizer.token_bytes(int(new[i]))
+                stop[i] = any(s in tail for s in self.stop_bytes)
+                self.tails[row] = tail[-longest:] if longest else b""
+        return stop
+
+    def run_tools(self, rows: np.ndarray, new: np.ndarray, live: np.ndarray, step: int) -> None:
+        """Run the calls that the `live` rows have just closed, all at once, and queue their results."""
+        if not self.calls:
+            return
+        asked = [
+            (int(rows[i]), call)
+            for i in np.flatnonzero(live & np.isin(new, list(self.calls))).tolist()
+            if (call := self._call(int(rows[i]), step)) is not None
+        ]
+        for (row, _), result in zip(asked, self._results([call for _, call in asked]), strict=True):
+            plain = self.tokenizer.encode(result)[:RESULT_TOKENS]
+            opening, closing = (token_id(self.tokenizer, t) for t in ("<|output_start|>", "<|output_end|>"))
+            assert opening is not None and closing is not None
+            self.queues[row] = deque([opening, *plain, closing])
+
+    def _call(self, row: int, step: int) -> tuple[str, str] | None:
+        """(tool, text) of the call that the token at `step` closes; None where it was never opened."""
+        tool, opening = self.calls[int(self.ids[row, step])]
+        before = np.flatnonzero(self.ids[row, :step] == opening)
+        if not len(before):
+            return None
+        return tool, self.tokenizer.decode(self.ids[row, before[-1] + 1 : step].tolist())
+
+    def _results(self, calls: list[tuple[str, str]]) -> list[str]:
+        assert self.tools is not None
+        if len(calls) < 2:
+            return [self.tools(*call) for call in calls]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            return list(pool.map(lambda call: self.tools(*call), calls))  # type: ignore[misc]
+
+
+def stop_ids(tokenizer: Any, sampling: Sampling) -> list[int]:
+    """The tokens that end a sample."""
+    if sampling.stop_ids is not None:
+        return list(sampling.stop_ids)
+    ends = {getattr(tokenizer, "eos_id", None), token_id(tokenizer, "<|im_end|>")}
+    return sorted(int(i) for i in ends if i is not None)
+
+
+def tool_tokens(tokenizer: Any) -> dict[int, tuple[str, int]]:
+    """The id that closes a call -> (tool, the id that opens it). Empty where the tokenizer has no tool tokens."""
+    if token_id(tokenizer, "<|output_start|>") is None or token_id(tokenizer, "<|output_end|>") is None:
+        return {}
+    found = {}
+    for tool in TOOLS:
+        opening, closing = token_id(tokenizer, f"<|{tool}_start|>"), token_id(tokenizer, f"<|{tool}_end|>")
+        if opening is not None and closing is not None:
+            found[closing] = (tool, opening)
+    return found
