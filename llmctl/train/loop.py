@@ -1,0 +1,334 @@
+"""The one training loop: pretrain, sft, rm and rl hand it their batches and their loss.
+
+What it promises: the gradient of a step is that of the global mean over everything trained on; a run killed anywhere
+and taken up again ends with the same weights, bit for bit on a CPU; Ctrl-C and SIGTERM finish the step, save and say
+so; a step whose loss or gradient is not finite is left out, never applied.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from llmctl.console import Console, Progress
+from llmctl.errors import Interrupted, UserError
+from llmctl.train import checkpoint
+from llmctl.train.batch import Batch
+from llmctl.train.device import autocast, compute_dtype
+from llmctl.train.loss import Loss
+from llmctl.train.optimizer import Optimizer
+from llmctl.train.schedule import rate_at
+from llmctl.train.settings import TrainSettings
+from llmctl.workspace import Build
+
+_MAX_SKIPPED = 10  # steps in a row without a finite gradient, after which the run has no future
+_SMOOTH = 0.95  # of the moving average of the loss: about the last 20 steps
+
+
+class Source(Protocol):
+    """Where the data of a step comes from."""
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        """The micro-batches of update `step` (0-based): a function of it and, for roll-outs, of the model alone."""
+
+
+class Stateful(Protocol):
+    """What a method remembers besides model and optimizer; it is saved and restored with them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and JSON values by name."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+
+
+LossFn = Callable[[nn.Module, Batch], Loss]
+
+
+@dataclass
+class Hook:
+    """Something to do every so many updates: sample, evaluate. What it returns goes into the log of that step.
+
+    `call(step, model)` sees the model after `step` updates. `first`: also before the first; `last`: after the last.
+    """
+
+    every: int
+    call: Callable[[int, nn.Module], dict[str, Any]]
+    first: bool = True
+    last: bool = True
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether it is time after `step` of `steps` updates."""
+        if step == 0:
+            return self.first
+        return (self.last and step == steps) or (self.every > 0 and step % self.every == 0)
+
+
+@dataclass
+class Outcome:
+    """What a finished run has to say."""
+
+    steps: int
+    seconds: float  # spent in steps, over all the runs that it took
+    tokens: int
+    skipped: int
+    loss: float  # smoothed
+    last: dict[str, Any]  # the last row of the log
+    resumed_from: int | None
+
+
+@dataclass
+class _Progress:
+    """What the log remembers from step to step; part of the checkpoint."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    smooth: float | None = None
+
+    def follow(self, loss: float) -> None:
+        self.smooth = loss if self.smooth is None else _SMOOTH * self.smooth + (1 - _SMOOTH) * loss
+
+
+def train(
+    model: nn.Module,
+    source: Source,
+    loss_fn: LossFn,
+    settings: TrainSettings,
+    *,
+    build: Build,
+    console: Console,
+    title: str,
+    hooks: Sequence[Hook] = (),
+    state: Stateful | None = None,
+) -> Outcome:
+    """Train `model` in place for `settings.steps` updates, from the newest checkpoint of `build` where it has one.
+
+    Raises Interrupted, progress saved, on SIGINT or SIGTERM; UserError when the loss stays NaN.
+    """
+    refuse_torchrun()
+    run = _Run(model, source, loss_fn, settings, build, console, title, list(hooks), state)
+    return run.go()
+
+
+def refuse_torchrun() -> None:
+    """UserError under torchrun with more than one process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("training runs in one process here", "WORLD_SIZE", "start it without torchrun")
+
+
+@dataclass
+class _Run:
+    model: nn.Module
+    source: Source
+    loss_fn: LossFn
+    settings: TrainSettings
+    build: Build
+    console: Console
+    title: str
+    hooks: list[Hook]
+    state: Stateful | None
+    at: _Progress = field(default_factory=_Progress)
+    row: dict[str, Any] = field(default_factory=dict)
+
+    def go(self) -> Outcome:
+        self.device = next(self.model.parameters()).device
+        self.optimizer = Optimizer(
+            self.model, self.settings.optimizer, compute_dtype(self.settings.precision, self.device)
+        )
+        begin = self.restore()
+        self.forward = compiled(self.model, self.settings, self.settings.steps - begin)
+        saved = time.monotonic()
+        with (
+            _stop_signals() as stopped,
+            _quiet_gc(),
+            self.console.progress(self.title, self.settings.steps, "steps") as bar,
+        ):
+            bar.start_at(begin)
+            if begin == 0:
+                self.run_hooks(0)
+            for step in range(begin, self.settings.steps):
+                self.one_step(step, bar)
+                self.run_hooks(step + 1)
+                due = time.monotonic() - saved > self.settings.save_minutes * 60
+                due |= self.settings.save_every > 0 and (step + 1) % self.settings.save_every == 0
+                if due or stopped.is_set() or step + 1 == self.settings.steps:
+                    self.save(step + 1)
+                    saved = time.monotonic()
+                if stopped.is_set():
+                    raise Interrupted(f"saved at step {step + 1:,}; run the same command again to go on")
+        return self.outcome(begin)
+
+    def one_step(self, step: int, bar: Progress) -> None:
+        begun = time.monotonic()
+        torch.manual_seed(self.build.seed * 1_000_003 + step)  # the same numbers wherever the run was taken up
+        self.model.train()
+        batches = [b.to(self.device) for b in self.source.batches(step)]
+        waited = time.monotonic() - begun
+        loss, norm, logs = self.update(step, batches)
+        seconds = time.monotonic() - begun
+        tokens = sum(b.tokens for b in batches)
+        self.at.seconds += seconds
+        self.at.tokens += tokens
+        rate = rate_at(step, self.settings.steps, self.settings.schedule)
+        self.row = {"step": step + 1, "loss": loss, "smooth_loss": self.at.smooth, **logs}
+        self.row |= {"lr": rate * _shown_lr(self.settings), "grad_norm": norm, "tokens": self.at.tokens}
+        self.row |= {"tokens_per_s": tokens / seconds, "wait_s": waited, "seconds": self.at.seconds}
+        self.row |= {"skipped": self.at.skipped} if self.at.skipped else {}
+        if (step + 1) % self.settings.log_every == 0 or step + 1 == self.settings.steps:
+            self.build.metrics.log(**self.row)
+        bar.advance(1, self.note(step + 1))
+
+    def update(self, step: int, batches: Sequence[Batch]) -> tuple[float, float, dict[str, float]]:
+        """Gradient of the step, and the update unless something in it is not finite: (loss, gradient norm, logs)."""
+        total, count = 0.0, 0.0
+        sums: dict[str, float] = {}
+        for batch in batches:
+            with autocast(self.settings.precision, self.device):
+                loss = self.loss_fn(self.forward, batch)
+            loss.total.backward()
+            total, count = total + float(loss.total.detach()), count + float(loss.count)
+            for key, value in loss.logs.items():
+                sums[key] = sums.get(key, 0.0) + float(value)
+        if not count:  # nothing to learn from in this step (roll-outs without a spread of rewards)
+            self.optimizer.clear()
+            return 0.0, 0.0, {}
+        norm = self.scale_gradients(1 / count)
+        mean = total / count
+        if not (abs(mean) < float("inf") and norm < float("inf")):
+            self.skip(step)
+            return mean, norm, {}
+        self.optimizer.step(rate_at(step, self.settings.steps, self.settings.schedule))
+        self.at.skipped_in_a_row = 0
+        self.at.follow(mean)
+        return mean, norm, {k: v / count for k, v in sums.items()}
+
+    def scale_gradients(self, factor: float) -> float:
+        """Multiply the gradients by `factor` and clip them; the norm before clipping."""
+        grads = [p.grad for p in self.optimizer.params if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(grads)) * factor
+        if self.settings.clip and norm > self.settings.clip:
+            factor *= self.settings.clip / norm
+        torch._foreach_mul_(grads, factor)
+        return norm
+
+    def skip(self, step: int) -> None:
+        self.optimizer.clear()
+        self.at.skipped += 1
+        self.at.skipped_in_a_row += 1
+        if self.at.skipped_in_a_row >= _MAX_SKIPPED:
+            raise UserError(
+                f"the loss or its gradient has not been finite for {_MAX_SKIPPED} steps, up to step {step + 1}",
+                self.title,
+                "lower optimizer.lr and optimizer.matrix_lr, or set precision: fp32",
+            )
+
+    def run_hooks(self, step: int) -> None:
+        for hook in self.hooks:
+            if hook.due(step, self.settings.steps):
+                self.model.eval()
+                found = hook.call(step, self.model)
+                if found:
+                    self.row |= found
+                    self.build.metrics.log(step=step, **found)
+
+    def save(self, step: int) -> None:
+        extra = self.state.state_dict() if self.state else {}
+        tensors = {k: v for k, v in extra.items() if isinstance(v, Tensor)}
+        rest = {k: v for k, v in extra.items() if k not in tensors}
+        known = {"progress": vars(self.at), "row": self.row, "extra": rest}
+        weights, keep = self.optimizer.state(), self.settings.keep_last
+        checkpoint.save(self.build.checkpoints, step, self.model, weights, known, tensors, keep)
+
+    def restore(self) -> int:
+        """Take up the newest whole checkpoint, where there is one: the number of updates it has."""
+        found, damaged = checkpoint.newest(self.build.checkpoints) if self.build.resumed else (None, [])
+        for line in damaged:
+            self.console.warn(f"damaged checkpoint left out: {line}")
+        self.build.metrics.rewind(found.step if found else -1)
+        if found is None:
+            return 0
+        checkpoint.put_weights(self.model, found.model)
+        self.optimizer.load(found.optimizer)
+        self.at = _Progress(**found.state["progress"])
+        self.row = found.state["row"]
+        if self.state:
+            self.state.load_state_dict({**found.state["extra"], **found.extra})
+        self.console.info(f"{self.title}: going on from step {found.step:,}")
+        return found.step
+
+    def note(self, step: int) -> str:
+        rate = self.at.tokens / max(self.at.seconds, 1e-9)
+        left = self.at.seconds / step * (self.settings.steps - step)
+        return f"loss {self.at.smooth or 0.0:.3f}  {rate:,.0f} tokens/s  {duration(left)} left"
+
+    def outcome(self, begin: int) -> Outcome:
+        at, loss = self.at, float("nan") if self.at.smooth is None else self.at.smooth
+        return Outcome(self.settings.steps, at.seconds, at.tokens, at.skipped, loss, self.row, begin if begin else None)
+
+
+def compiled(model: nn.Module, settings: TrainSettings, steps: int) -> nn.Module:
+    """`model` with its forward pass compiled where that is asked for; its weights and other methods stay the same."""
+    wanted = settings.compile
+    if wanted == "auto":
+        wanted = False
+    return torch.compile(model, dynamic=False) if wanted else model  # type: ignore[return-value]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42s, 3m10s, 2h05m."""
+    s = round(seconds)
+    if s < 60:
+        return f"{s}s"
+    return f"{s // 60}m{s % 60:02d}s" if s < 3600 else f"{s // 3600}h{s % 3600 // 60:02d}m"
+
+
+def _shown_lr(settings: TrainSettings) -> float:
+    return settings.optimizer.matrix_lr if settings.optimizer.name == "muon" else settings.optimizer.lr
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; a second SIGINT stops at once. Only the main thread hears signals."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        if stopped.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _quiet_gc() -> Iterator[None]:
+    """Python's cycle collector off: it walks every live object every few steps and finds nothing (nanochat: 0.5 s)."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
