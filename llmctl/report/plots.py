@@ -1,0 +1,213 @@
+"""Line and bar charts: one drawing each, as PNG for a file and as SVG for a page.
+
+The SVG takes its ink from the page (`currentColor`), so that it is readable in dark mode; its text stays text. Equal
+data give equal bytes, so a report's digest says whether its numbers changed. Matplotlib is imported when something is
+drawn: it takes about a second, which `--help` should not pay.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+# Okabe and Ito's palette (2008): told apart by colour-blind readers, and visible on white and on near-black.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
+_INK = "#2b2b2c"  # a colour that nothing else uses; the SVG's is replaced by the page's
+_SIZE = (5.0, 3.0)  # inches; small, so that the text is still readable when a phone scales it to its width
+# What a screen shows anyway. A page with ten runs of 10,000 steps would otherwise carry megabytes of path data.
+_MOST_POINTS = 300
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: a label and its points, x ascending."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One group's bars, with the ends of their intervals. None where there is no value."""
+
+    label: str
+    values: Sequence[float | None]
+    low: Sequence[float | None] = ()
+    high: Sequence[float | None] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn chart in both forms."""
+
+    name: str
+    title: str
+    png: bytes
+    svg: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart of training metrics: its title, the keys of `metrics.jsonl` that it draws, the name of its y axis."""
+
+    name: str
+    title: str
+    keys: tuple[str, ...]
+    unit: str
+
+
+# The keys that the stages log. A run that logs none of a curve's keys is left out of it.
+CURVES = (
+    Curve("loss", "Loss", ("loss", "val_loss"), "nats a token"),
+    Curve("bits_per_byte", "Bits per byte", ("bits_per_byte", "val_bits_per_byte", "bpb", "val_bpb"), "bits a byte"),
+    Curve("reward", "Reward", ("reward", "val_reward"), "mean reward"),
+    Curve("accuracy", "Accuracy", ("accuracy", "heldout_accuracy", "val_accuracy", "pair_accuracy"), "share right"),
+    Curve("length", "Length of the answers", ("length", "heldout_length"), "tokens"),
+    Curve("kl", "Distance from the start (KL)", ("kl",), "nats"),
+    Curve("entropy", "Entropy", ("entropy",), "nats"),
+)
+
+
+def series_of(rows: Sequence[dict[str, Any]], key: str, label: str) -> Series | None:
+    """`key` over the steps of `metrics.jsonl` rows; None where fewer than two rows have a finite number there."""
+    points = []
+    for i, row in enumerate(rows):
+        value, step = row.get(key), row.get("step", i)
+        if _number(value) and _number(step):
+            points.append((float(step), float(value)))  # type: ignore[arg-type]
+    if len(points) < 2:
+        return None
+    points.sort(key=lambda p: p[0])
+    return Series(label, [p[0] for p in points], [p[1] for p in points])
+
+
+def curves(runs: Sequence[tuple[str, Sequence[dict[str, Any]]]], choose: Sequence[Curve] = CURVES) -> list[Chart]:
+    """One chart for every curve that at least one of the `runs` (label, metrics rows) has logged."""
+    drawn = []
+    for curve in choose:
+        found = []
+        for label, rows in runs:
+            lines = [(key, series_of(rows, key, label)) for key in curve.keys]
+            have = [(key, line) for key, line in lines if line is not None]
+            # One run's second line (a loss and its validation) needs its key to be told apart.
+            found += [Series(f"{label} {key}" if len(have) > 1 else label, s.x, s.y) for key, s in have]
+        if found:
+            drawn.append(line_chart(curve.name, curve.title, found, "step", curve.unit))
+    return drawn
+
+
+def line_chart(name: str, title: str, lines: Sequence[Series], x_label: str, y_label: str) -> Chart:
+    """Lines on shared axes. Long ones are drawn as the means of equal runs of points."""
+    with _axes(name) as (figure, axes):
+        for i, line in enumerate(lines):
+            x, y = thinned(line.x), thinned(line.y)
+            # Dashes after the palette is used up, so that a ninth line is not the first again.
+            style = ("-", "--", ":")[i // len(COLOURS) % 3]
+            axes.plot(x, y, style, color=COLOURS[i % len(COLOURS)], linewidth=1.6, label=_shown(line.label))
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid(True, alpha=0.25)
+        if len(lines) > 1:
+            axes.legend(frameon=False, fontsize=8)
+        return _chart(name, title, figure)
+
+
+def bar_chart(
+    name: str, title: str, groups: Sequence[str], bars: Sequence[Bars], y_label: str, top: float | None = None
+) -> Chart:
+    """Bars side by side in `groups` (every `Bars` has one value a group), with whiskers where intervals are given."""
+    with _axes(name) as (figure, axes):
+        width = 0.8 / max(1, len(bars))
+        for i, b in enumerate(bars):
+            at = [g - 0.4 + width * (i + 0.5) for g in range(len(groups))]
+            values = [v if _number(v) else 0.0 for v in b.values]
+            colour = COLOURS[i % len(COLOURS)]
+            axes.bar(at, values, width * 0.92, color=colour, label=_shown(b.label), yerr=_whiskers(b), ecolor=_INK,
+                     error_kw={"elinewidth": 1, "capsize": 2})  # fmt: skip
+        axes.set_xticks(range(len(groups)), [_shown(g) for g in groups], rotation=20 if len(groups) > 4 else 0)
+        axes.set_ylabel(y_label)
+        axes.grid(True, axis="y", alpha=0.25)
+        axes.set_axisbelow(True)
+        axes.set_ylim(0, top)
+        if len(bars) > 1:
+            axes.legend(frameon=False, fontsize=8, ncols=min(3, len(bars)), loc="lower left", bbox_to_anchor=(0, 1))
+        return _chart(name, title, figure)
+
+
+def thinned(values: Sequence[float], most: int = _MOST_POINTS) -> list[float]:
+    """`values` in at most `most` points, each the mean of an equal run, so that peaks are damped but no part is left out."""
+    if len(values) <= most:
+        return list(values)
+    edges = [i * len(values) // most for i in range(most + 1)]
+    return [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _whiskers(b: Bars) -> list[list[float]] | None:
+    """Matplotlib's distances below and above each bar; none for a bar without an interval."""
+    if not b.low or not b.high:
+        return None
+    below, above = [], []
+    for v, low, high in zip(b.values, b.low, b.high, strict=True):
+        known = v is not None and low is not None and high is not None
+        below.append(max(0.0, v - low) if known else 0.0)  # type: ignore[operator]
+        above.append(max(0.0, high - v) if known else 0.0)  # type: ignore[operator]
+    return [below, above]
+
+
+@contextmanager
+def _axes(name: str) -> Iterator[tuple[Any, Any]]:
+    """A figure and its axes. No pyplot: its global state would leak figures and choose a screen backend."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,  # without it the ids in the SVG are random
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "text.parse_math": False,  # a model called `a$b$c` is no formula
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    } | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def _chart(name: str, title: str, figure: Any) -> Chart:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    vector, picture = io.StringIO(), io.BytesIO()
+    for patch in (figure.patch, figure.axes[0].patch):
+        patch.set_alpha(0)  # the page's paper shows through
+    FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None, "Creator": None})
+    figure.patch.set_alpha(1)
+    figure.suptitle(_shown(title), fontsize=10)  # a page has captions, a file on its own has not
+    FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None})
+    return Chart(name, title, picture.getvalue(), _inline(vector.getvalue()))
+
+
+def _inline(svg: str) -> str:
+    """The `<svg>` element alone, as wide as its place, in the page's ink, and without its metadata (which names URLs)."""
+    svg = svg[svg.index("<svg") :]
+    head, body = svg.split(">", 1)
+    view = head.split('viewBox="', 1)[1].split('"', 1)[0]
+    if "<metadata>" in body:
+        body = body[: body.index("<metadata>")] + body[body.index("</metadata>") + len("</metadata>") :]
+    # The id of an inlined definition is found by `xlink:href`, which HTML knows without the namespace's declaration.
+    body = body.replace(_INK, "currentColor")
+    return f'<svg viewBox="{view}" role="img">{body}'
+
+
+def _shown(label: str) -> str:
+    return label if len(label) <= 28 else label[:27] + "…"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
