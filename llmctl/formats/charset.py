@@ -1,0 +1,70 @@
+"""Bytes of the web to text.
+
+What a page says of its charset is often wrong, so the bytes have the first word: text that decodes as UTF-8 and is not
+plain ASCII is UTF-8 (legacy encodings produce valid multi-byte UTF-8 by accident with vanishing probability, and
+datatrove decides the same way). After that the HTTP header, then the page's own `<meta>`, then charset-normalizer.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+# 1024 bytes is what the HTML standard's prescan reads; real pages put scripts before it.
+_PRESCAN = 4096
+_META = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]{2,40})""", re.IGNORECASE)
+_XML = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9_:.-]{2,40})""", re.IGNORECASE)
+# The WHATWG Encoding Standard: these labels mean the Windows code page on the web.
+_WEB_NAMES = {
+    "iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "gb2312": "gb18030",
+    "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "ks_c_5601-1987": "cp949",
+}  # fmt: skip
+# These are written in 7-bit bytes, so they also decode as UTF-8, to rubbish.
+_SEVEN_BIT = ("iso2022", "hz", "utf-7")
+_GUESS_FROM = 64 * 1024
+
+
+def decode(data: bytes, declared: str | None = None) -> str:
+    """`data` as text; what cannot be read becomes U+FFFD. `declared` is the charset of the HTTP header, if any."""
+    for bom, name in _BOMS:
+        if data.startswith(bom):
+            return data[len(bom) :].decode(name, "replace")
+    named = [codec for codec in (known(declared), known(meta_charset(data))) if codec]
+    if named and named[0].startswith(_SEVEN_BIT):
+        return data.decode(named[0], "replace")
+    for codec in ["utf-8", *named]:
+        try:
+            return data.decode(codec)
+        except (UnicodeDecodeError, ValueError):
+            continue
+    return data.decode(_guess(data, named), "replace")
+
+
+def known(label: str | None) -> str | None:
+    """The Python codec that a browser would use for a charset label, or None where there is none."""
+    try:
+        name = codecs.lookup((label or "").strip().strip("\"'")).name
+        "".encode(name)  # leaves out codecs that are no charsets (`hex`, `zip`)
+    except (LookupError, ValueError, TypeError):
+        return None
+    return _WEB_NAMES.get(name, name)
+
+
+def meta_charset(data: bytes) -> str | None:
+    """The charset that an HTML or XML page names at its beginning."""
+    head = data[:_PRESCAN]
+    found = _XML.search(head) or _META.search(head)
+    return found.group(1).decode("ascii") if found else None
+
+
+def _guess(data: bytes, named: list[str]) -> str:
+    """What the bytes look like. A declared charset that nearly fits beats a guess."""
+    if named and data.decode(named[0], "replace").count("\ufffd") <= max(1, len(data) // 1000):
+        return named[0]
+    if data.decode("utf-8", "replace").count("\ufffd") <= len(data) // 1000:
+        return "utf-8"  # a few broken bytes, a page cut in the middle of a character
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(data[:_GUESS_FROM]).best()
+    return known(best.encoding) or "utf-8" if best else "cp1252"

@@ -1,0 +1,123 @@
+"""Documents in rows: JSON Lines, Parquet, and data sets of the Hugging Face hub.
+
+A row needs `text` (or `content`), or `html`. `id`, `url`, `date`, `dump`, `language` are taken where they are, at the
+top or in a `meta`/`metadata` object as datatrove and dolma write them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.formats.document import DamageList, Document
+
+_TEXT = ("text", "content", "raw_content")
+_HTML = ("html", "raw_html")
+_DATE = ("date", "timestamp", "created", "added")
+
+
+def read_jsonl(path: Path, name: str, damage: DamageList) -> Iterator[Document]:
+    """One document a line. Lines end at "\\n" only: texts may hold the other line separators of Unicode."""
+    line = 0
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as f:
+        lines = iter(f)
+        while True:
+            line += 1
+            try:
+                raw = next(lines, None)
+            except (EOFError, OSError, zlib.error):
+                damage.add(name, f"line {line:,}", "the compressed data is cut or corrupt")
+                return
+            if raw is None:
+                return
+            if raw.strip() and (document := _line(raw, line, name, damage)):
+                yield document
+
+
+def _line(raw: bytes, line: int, name: str, damage: DamageList) -> Document | None:
+    try:
+        row = json.loads(raw)
+    except (ValueError, RecursionError):
+        damage.add(name, f"line {line:,}", "not JSON")
+        return None
+    document = from_row(row, f"{name}#{line}", name) if isinstance(row, dict) else None
+    if document is None:
+        damage.add(name, f"line {line:,}", "no text: a row needs a string `text`, `content` or `html`")
+    return document
+
+
+def read_parquet(path: Path, name: str, damage: DamageList) -> Iterator[Document]:
+    """One document a row. UserError, with the columns there are, where none holds text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as e:
+        damage.add(name, "", f"no Parquet file: {str(e).splitlines()[0]}")
+        return
+    columns = table.schema_arrow.names
+    if not set(columns) & {*_TEXT, *_HTML}:
+        raise UserError("no `text` column", str(path), "columns there: " + ", ".join(columns))
+    row = 0
+    for group in range(table.num_row_groups):
+        try:
+            for batch in table.iter_batches(batch_size=256, row_groups=[group]):
+                for values in batch.to_pylist():
+                    row += 1
+                    if document := from_row(values, f"{name}#{row}", name):
+                        yield document
+        except (pa.ArrowInvalid, OSError) as e:
+            damage.add(name, f"row group {group}", str(e).splitlines()[0])
+
+
+def read_hub(name: str) -> Iterator[Document]:
+    """The rows of `org/data[:config][@split]` on the Hugging Face hub, streamed; the split is `train` unless named."""
+    from datasets import load_dataset
+
+    where, _, split = name.partition("@")
+    repo, _, config = where.partition(":")
+    try:
+        rows = iter(load_dataset(repo, config or None, split=split or "train", streaming=True))
+        row = next(rows, None)
+    except Exception as e:  # datasets raises whatever its readers and its HTTP client raise
+        raise UserError(f"cannot read it from the hub: {str(e).splitlines()[0]}", f"hf:{name}") from e
+    number = 0
+    while row is not None:
+        number += 1
+        document = from_row(row, f"hf:{repo}#{number}", f"hf:{name}")
+        if document is None:
+            raise UserError("the rows have no text", f"hf:{name}", "columns there: " + ", ".join(map(str, row)))
+        yield document
+        row = next(rows, None)
+
+
+def from_row(row: Mapping[str, Any], default_id: str, name: str) -> Document | None:
+    """A row as a document, or None where it holds no text."""
+    inner = next((row[k] for k in ("metadata", "meta") if isinstance(row.get(k), Mapping)), {})
+
+    def first(*keys: str) -> str | None:
+        values = (source.get(k) for source in (row, inner) for k in keys)
+        return next((v if isinstance(v, str) else str(v) for v in values if v not in (None, "")), None)
+
+    text = next((row[k] for k in _TEXT if isinstance(row.get(k), str)), None)
+    html = None if text is not None else next((row[k] for k in _HTML if isinstance(row.get(k), (str, bytes))), None)
+    if text is None and html is None:
+        return None
+    return Document(
+        id=first("id", "uuid") or default_id,
+        url=first("url", "source_url") or "",
+        text=text,
+        html=html.encode("utf-8", "replace") if isinstance(html, str) else html,
+        content_type="text/plain" if html is None else "text/html",
+        charset="utf-8" if isinstance(html, str) else None,
+        date=first(*_DATE) or "",
+        dump=first("dump") or "",
+        file_path=first("file_path") or name,
+        language=first("language", "lang"),
+    )

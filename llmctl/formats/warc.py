@@ -1,0 +1,285 @@
+"""WARC, WET and ARC, compressed or not, read to the last whole record.
+
+warcio parses the records. Around it stands what it leaves out: a gzip member that is cut or corrupt ends there, is
+named, and reading goes on at the next member; in a plain file at the next line that begins a record. warcio alone prints
+such damage to stderr and hands on half a record as if it were whole.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+from warcio.bufferedreaders import BufferedReader as _Inflating
+from warcio.bufferedreaders import ChunkedDataReader
+from warcio.exceptions import ArchiveLoadFailed
+from warcio.recordloader import ArcWarcRecordLoader
+from warcio.statusandheaders import StatusAndHeadersParserException
+
+from llmctl.formats.charset import decode
+from llmctl.formats.document import DamageList, Document
+
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+TEXT_TYPES = ("text/plain",)
+# A record larger than this is named and left out: nothing that is text comes near it, and it must fit into memory.
+MAX_RECORD = 256 << 20
+# A page may not unfold to more than this (a gzip bomb is 1000 times its size).
+MAX_PAYLOAD = 64 << 20
+_CHUNK = 1 << 16
+_GZIP = b"\x1f\x8b\x08"
+_LOOKS_HTML = re.compile(
+    rb"^\s*(?:<!--.{0,500}?-->\s*|<\?xml[^>]{0,200}>\s*)?<(?:!doctype html|html|head|body)\b", re.I | re.S
+)
+_DUMP = re.compile(r"CC-MAIN-\d{4}-\d{2}")
+
+
+@dataclass
+class Record:
+    """One whole record: its WARC headers and its block, byte for byte.
+
+    `offset` is where its gzip member, or its first line, begins.
+    """
+
+    headers: Any
+    block: bytes
+    offset: int
+
+    @property
+    def type(self) -> str:
+        """`response`, `request`, `resource`, `conversion`, `warcinfo`, ..."""
+        return self.headers.get_header("WARC-Type") or ""
+
+    @property
+    def url(self) -> str:
+        """The address the record is about; empty for `warcinfo`."""
+        return self.headers.get_header("WARC-Target-URI") or ""
+
+    def header(self, name: str) -> str:
+        """A WARC header, or an empty string."""
+        return self.headers.get_header(name) or ""
+
+
+def read_warc(path: Path, name: str, damage: DamageList) -> Iterator[Document]:
+    """The pages and texts of one archive: successful HTML and plain-text responses, resources and conversions."""
+    dump = (_DUMP.search(str(path)) or [""])[0]
+    for record in records(path, name, damage):
+        if record.type == "warcinfo":
+            dump = (_DUMP.search(record.block.decode("utf-8", "replace")) or [dump])[0]
+            continue
+        document = _document(record, name)
+        if document is not None:
+            document.dump = dump
+            yield document
+
+
+def records(path: Path, name: str, damage: DamageList) -> Iterator[Record]:
+    """Every whole record of an archive, in order. Damaged ones are named in `damage` and left out."""
+    if path.stat().st_size == 0:
+        damage.add(name, "", "the file is empty")
+        return
+    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:3] == _GZIP:
+            yield from _compressed(data, name, damage)
+        else:
+            yield from _plain(f, data, name, damage)
+
+
+class _Member(io.RawIOBase):
+    """One gzip member as a stream. After reading: `end` is where the next member begins, `fault` what was wrong."""
+
+    def __init__(self, data: mmap.mmap, start: int) -> None:
+        self._data, self._at = data, start
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self.end: int | None = None
+        self.fault = ""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while self.end is None and not self.fault:
+            raw = self._inflate.unconsumed_tail
+            if not raw:
+                raw = self._data[self._at : self._at + _CHUNK]
+                self._at += len(raw)
+            if not raw:
+                self.fault = "the file ends in the middle of a record"
+                break
+            try:
+                out = self._inflate.decompress(raw, len(buffer))
+            except zlib.error:
+                self.fault = "the compressed data is corrupt"
+                break
+            if self._inflate.eof:
+                self.end = self._at - len(self._inflate.unused_data)
+            if out:
+                buffer[: len(out)] = out
+                return len(out)
+        return 0
+
+
+class _Fault(Exception):
+    """Where an archive stops making sense: `at` is the offset of the record that is wrong."""
+
+    def __init__(self, at: int, what: str) -> None:
+        self.at, self.what = at, what
+        super().__init__(what)
+
+
+def _compressed(data: mmap.mmap, name: str, damage: DamageList) -> Iterator[Record]:
+    start = 0
+    while start < len(data):
+        member = _Member(data, start)
+        stream = io.BufferedReader(member, _CHUNK)
+        fault = ""
+        try:
+            yield from _parse(stream, start, None)
+        except _Fault as f:
+            fault = f.what
+        while stream.read(_CHUNK):  # to the end of the member, where the next one begins
+            pass
+        if member.fault or fault:
+            damage.add(name, f"byte {start:,}", member.fault or fault)
+        start = _next_member(data, start + 1) if member.end is None else member.end
+
+
+def _next_member(data: mmap.mmap, at: int) -> int:
+    """Where the next gzip member that holds a record begins, or the end of the file."""
+    while (at := data.find(_GZIP, at)) >= 0:
+        try:
+            head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data[at : at + _CHUNK], 8)
+        except zlib.error:
+            head = b""
+        if head.startswith((b"WARC/", b"http")):
+            return at
+        at += 1
+    return len(data)
+
+
+def _plain(file: BinaryIO, data: mmap.mmap, name: str, damage: DamageList) -> Iterator[Record]:
+    start = 0
+    while start < len(data):
+        file.seek(start)
+        try:
+            yield from _parse(file, start, file.tell)
+            return
+        except _Fault as fault:
+            damage.add(name, f"byte {fault.at:,}", fault.what)
+            behind = data.find(b"\nWARC/", fault.at + 1)
+            start = behind + 1 if behind >= 0 else len(data)
+
+
+def _parse(stream: Any, start: int, tell: Callable[[], int] | None) -> Iterator[Record]:
+    """The records of one stream; `_Fault` at the first that is not whole. `tell` is None inside a gzip member."""
+    loader = ArcWarcRecordLoader(arc2warc=True)
+    at, line = _next_line(stream, tell, start)
+    while line:
+        try:
+            found = loader.parse_record_stream(stream, statusline=line, no_record_parse=True)
+        except (ArchiveLoadFailed, StatusAndHeadersParserException, EOFError):
+            raise _Fault(at, "no record begins here") from None
+        block = _block(found, at)
+        here, following = _next_line(stream, tell, start)
+        # An ARC record may be followed by the next without a blank line between.
+        if line.startswith(b"WARC/") and following and not following.startswith(b"WARC/"):
+            raise _Fault(at, "the record does not end where its Content-Length says")
+        yield Record(found.rec_headers, block, at)
+        at, line = here, following
+
+
+def _block(found: Any, at: int) -> bytes:
+    stated = found.rec_headers.get_header("Content-Length") or ""
+    if not stated.strip().isdigit():
+        raise _Fault(at, f"Content-Length is {stated!r}")
+    if found.length > MAX_RECORD:
+        raise _Fault(at, f"a record of {found.length:,} bytes; {MAX_RECORD:,} is the most that is read")
+    block = found.raw_stream.read(found.length) if found.length else b""
+    if len(block) < found.length:
+        raise _Fault(at, f"the record ends after {len(block):,} of {found.length:,} bytes")
+    return block
+
+
+def _next_line(stream: Any, tell: Callable[[], int] | None, start: int) -> tuple[int, bytes]:
+    """The next line that is not blank, and where it begins."""
+    while True:
+        at = tell() if tell else start
+        line = stream.readline(_CHUNK)
+        if not line or line.strip():
+            return at, line
+
+
+def http_response(record: Record) -> tuple[int, Any, bytes] | None:
+    """(status, headers, payload) of a `response` record, unchunked and uncompressed; None where it holds no HTTP."""
+    stream = io.BytesIO(record.block)
+    try:
+        headers = ArcWarcRecordLoader(verify_http=False).load_http_headers(
+            "response", record.url, stream, len(record.block)
+        )
+        status = int(headers.get_statuscode()) if headers else 0
+    except (EOFError, ValueError, StatusAndHeadersParserException):
+        return None
+    if headers is None:
+        return None
+    encoding = (headers.get_header("Content-Encoding") or "").strip().lower()
+    inflate = encoding if encoding in _Inflating.get_supported_decompressors() else None
+    body: Any = stream
+    if (headers.get_header("Transfer-Encoding") or "").strip().lower() == "chunked":
+        body = ChunkedDataReader(stream, decomp_type=inflate)
+    elif inflate:
+        body = _Inflating(stream, decomp_type=inflate)
+    return status, headers, body.read(MAX_PAYLOAD)
+
+
+def _document(record: Record, name: str) -> Document | None:
+    if record.type == "response":
+        answer = http_response(record)
+        if answer is None:
+            return None
+        status, headers, payload = answer
+        if not 200 <= status < 300:
+            return None
+        stated = headers.get_header("Content-Type") or ""
+    elif record.type in ("resource", "conversion"):
+        stated, payload = record.header("Content-Type"), record.block
+    else:
+        return None
+    if not payload.strip() or urlsplit(record.url).path == "/robots.txt":
+        return None
+    return _typed(record, stated, payload, name)
+
+
+def _typed(record: Record, stated: str, payload: bytes, name: str) -> Document | None:
+    """A document of HTML or of plain text, by the stated type, the identified one, or the look of the bytes."""
+    kind, charset = content_type(stated)
+    kind = record.header("WARC-Identified-Payload-Type").strip().lower() or kind
+    if kind not in HTML_TYPES and _LOOKS_HTML.match(payload[:1024]):
+        kind = "text/html"
+    document = Document(
+        id=record.header("WARC-Record-ID"),
+        url=record.url,
+        content_type=kind,
+        charset=charset,
+        date=record.header("WARC-Date"),
+        file_path=name,
+    )
+    if kind in HTML_TYPES:
+        document.html = payload
+    elif kind in TEXT_TYPES:
+        document.text = decode(payload, charset)
+    else:
+        return None
+    return document
+
+
+def content_type(header: str) -> tuple[str, str | None]:
+    """(`text/html`, `utf-8`) of a Content-Type header; the charset is None where none is named."""
+    kind, _, rest = header.partition(";")
+    found = re.search(r"charset\s*=\s*[\"']?([^\s;\"',]+)", rest, re.IGNORECASE)
+    return kind.strip().lower(), found.group(1) if found else None
