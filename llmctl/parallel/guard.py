@@ -1,0 +1,89 @@
+"""A function called in a child process that may be killed: for code that hostile input can hang or crash.
+
+The limit is on the child's processor time, not on the clock on the wall, so that what passes does not depend on how
+busy the machine is; a child that sleeps is ended by a wall-clock limit many times as long.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from llmctl.parallel.outcome import Failed, value_of
+from llmctl.parallel.worker import Died, Worker
+
+__all__ = ["Crashed", "Failed", "Guard", "TimedOut"]
+
+_WALL_FACTOR = 20.0
+
+
+class TimedOut(Exception):
+    """The call took longer than it may."""
+
+
+class Crashed(Exception):
+    """The child died: a crash of a C library, or memory."""
+
+
+class Guard:
+    """`guard(task)` is `function(task)` in a child, started when first needed and again after each kill.
+
+    `seconds` of processor time a call may take. Raises TimedOut, Crashed, or Failed with the function's traceback.
+    Close it, or use it as a context manager.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], seconds: float) -> None:
+        self.function, self.seconds = function, seconds
+        self._worker: Worker | None = None
+
+    def __call__(self, task: Any) -> Any:
+        """The function's result for `task`."""
+        try:
+            worker = self._started()
+            used = _cpu_seconds(worker)
+            worker.send(task)
+            self._wait(worker, used)
+            return value_of(worker.receive(), getattr(self.function, "__name__", "the call"))
+        except Died as e:
+            self.close()
+            raise Crashed(e.how) from e
+        except (TimedOut, KeyboardInterrupt):
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the child."""
+        if self._worker is not None:
+            self._worker.stop(grace=0.2)
+            self._worker = None
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _started(self) -> Worker:
+        if self._worker is None:
+            self._worker = Worker(self.function, parent=False)
+            self._worker.receive()  # ready: what the imports cost does not count against the first call
+        return self._worker
+
+    def _wait(self, worker: Worker, used: float) -> None:
+        last = time.monotonic() + self.seconds * _WALL_FACTOR
+        left = self.seconds
+        while not worker.pipe.poll(max(left, 0.01)):
+            left = self.seconds - (_cpu_seconds(worker) - used)
+            if left <= 0 or time.monotonic() > last:
+                raise TimedOut(f"more than {self.seconds:g} s")
+
+
+def _cpu_seconds(worker: Worker) -> float:
+    import psutil
+
+    try:
+        times = psutil.Process(worker.process.pid).cpu_times()
+    except psutil.Error as e:
+        raise Died(worker.how_it_ended()) from e
+    return float(times.user + times.system)
