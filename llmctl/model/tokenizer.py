@@ -44,7 +44,8 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
         """Read a folder with a `tokenizer.json` (or GPT-2's `encoder.json` and `vocab.bpe`), or one of these files, or
-        a `.tiktoken` rank file. UserError names what is missing or damaged."""
+        a `.tiktoken` rank file. UserError names what is missing or damaged.
+        """
         path = Path(path)
         if path.suffix == ".tiktoken":
             return cls(published.from_ranks(path), {"eos_token": END_OF_TEXT}, str(path))
@@ -141,7 +142,8 @@ class Tokenizer:
 
     def with_specials(self, ids: Mapping[str, int] | None = None) -> Tokenizer:
         """The same with further special tokens at the given ids; by default, what it lacks of `SPECIAL_TOKENS`, behind
-        the vocabulary."""
+        the vocabulary.
+        """
         if ids is None:
             lacking = [t for t in SPECIAL_TOKENS if t not in self.specials]
             ids = {t: self.vocab_size + n for n, t in enumerate(lacking)}
