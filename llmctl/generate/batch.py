@@ -56,6 +56,8 @@ class Batch:
         self.done = np.zeros(len(rows), dtype=bool)
         """Which of them have ended and wait to be dropped."""
         self.at = 0
+        self.logits: Tensor
+        self.seen: Tensor | None
         self._prefill([prompts[p] for p in used], [place[p] for p, _ in rows])
 
     @torch.inference_mode()
@@ -120,8 +122,8 @@ class Batch:
         if owner != list(range(len(prompts))):
             self.cache.select(rows)
             logits = logits[rows]
-        self.logits: Tensor = logits
-        self.seen: Tensor | None = self._seen(prompts)[rows] if self.sampling.repetition_penalty != 1 else None
+        self.logits = logits
+        self.seen = self._seen(prompts)[rows] if self.sampling.repetition_penalty != 1 else None
 
     def _seen(self, prompts: list[list[int]]) -> Tensor:
         seen = torch.zeros(len(prompts), self.model.config.vocab_size, dtype=torch.bool, device=self.device)

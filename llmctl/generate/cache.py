@@ -1,9 +1,9 @@
 """The KV cache of a running batch.
 
-Rows are aligned on the right: a shorter prompt begins in a later column, so every row writes its next token into the same
-column and a write is one contiguous slice a layer. Rotary positions are counted from each row's own beginning, so nothing
-depends on the padding. Columns before a row's beginning are masked; a padding query sees only itself, which keeps
-its values finite (a NaN there would reach real rows through 0 * NaN).
+Rows are aligned on the right: a shorter prompt begins in a later column, so every row writes its next token into the
+same column and a write is one slice a layer. Rotary positions are counted from each row's own beginning, so nothing
+depends on the padding. Columns before a row's beginning are masked; a padding query sees only itself, which keeps its
+values finite (a NaN there would reach real tokens as 0 * NaN).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _GROW = 64  # columns added at once at the least; growth doubles, so a long answ
 class KVCache:
     """Keys and values (B, kv_heads, S, head_dim) of each layer, with the protocol that `Transformer.forward` speaks.
 
-    `begins` (B,) is the column where each row begins. Before a forward pass of T tokens call `extend(T)`; the model then
-    calls `update` once a layer and reads `mask`.
+    `begins` (B,) is the column where each row begins. Before a forward pass of T tokens call `extend(T)`; the model
+    then calls `update` once a layer and reads `mask`.
     """
 
     def __init__(

@@ -10,10 +10,12 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from llmctl.errors import UserError
 from llmctl.generate.sampling import Sampling
 
 ToolRunner = Callable[[str, str], str]
@@ -25,11 +27,8 @@ RESULT_TOKENS = 256  # a longer result is cut: it would push the dialogue itself
 
 def token_id(tokenizer: Any, token: str) -> int | None:
     """The id of a special token, or None where the tokenizer lacks it."""
-    try:
-        found = tokenizer.id_of(token)
-    except (KeyError, ValueError):
-        return None
-    return None if found is None else int(found)
+    found: int | None = tokenizer.specials.get(token)
+    return found
 
 
 class Control:
@@ -44,7 +43,7 @@ class Control:
         self.calls = tool_tokens(tokenizer) if tools else {}
 
     def force(self, rows: np.ndarray, new: np.ndarray, logprobs: np.ndarray) -> np.ndarray:
-        """Put the next queued token of each row that has one in the place of what was sampled. Returns (B,) bool: where."""
+        """Replace what was sampled by the next queued token of each row that has one. Returns (B,) bool: where."""
         forced = np.zeros(len(rows), dtype=bool)
         if self.queues:
             for i, row in enumerate(rows.tolist()):
@@ -101,8 +100,10 @@ def stop_ids(tokenizer: Any, sampling: Sampling) -> list[int]:
     """The tokens that end a sample."""
     if sampling.stop_ids is not None:
         return list(sampling.stop_ids)
-    ends = {getattr(tokenizer, "eos_id", None), token_id(tokenizer, "<|im_end|>")}
-    return sorted(int(i) for i in ends if i is not None)
+    ends = {token_id(tokenizer, "<|im_end|>")}
+    with suppress(UserError):  # a tokenizer without an end of text
+        ends.add(tokenizer.eos_id)
+    return sorted(i for i in ends if i is not None)
 
 
 def tool_tokens(tokenizer: Any) -> dict[int, tuple[str, int]]:

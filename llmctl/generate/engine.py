@@ -1,8 +1,8 @@
 """The engine: prompts in, samples out.
 
-Ragged prompts share a batch; a prompt is run once for all its samples; rows that finish leave. A sample is what a full
-forward pass without a cache would give (tests/generate), and with a seed it does not depend on what else is asked for in
-the same call, up to the rounding of matrix products of another size.
+Ragged prompts share a batch; a prompt is run once for all its samples; rows that finish leave. A sample is what full
+forward passes without a cache would give (tests/generate), and it does not depend on which other rows run beside it, up
+to the rounding of matrix products of another size.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Sample:
     forced: list[bool]
     """True where a tool result was put in: not the model's words, not to be trained on."""
     logprobs: list[float]
-    """log p of each sampled token at the sampling temperature over the full vocabulary; 0 where forced."""
+    """The log-probability of each sampled token at the sampling temperature over the full vocabulary; 0 where forced."""
     finish: str
     """"stop": it ended by itself. "length": it ran into max_new_tokens or the end of the context."""
     text: str
@@ -55,8 +55,8 @@ class Piece:
 class Engine:
     """Generates with `model` (a `Transformer`) and its `tokenizer`.
 
-    `precision` "auto" is bf16 where the machine computes faster in it, else "fp32"; "bf16" and "fp32" say it. A bf16 engine
-    keeps its own copy of the weights and takes them from `model` at every call, so it may be kept while `model` trains.
+    `precision` is "bf16", "fp32", or "auto": bf16 where the machine computes faster in it. A bf16 engine keeps its own
+    copy of the weights and takes them from `model` at every call, so it may be kept while `model` trains.
     """
 
     def __init__(self, model: Any, tokenizer: Any, precision: str = "auto") -> None:
@@ -75,7 +75,8 @@ class Engine:
     ) -> list[list[Sample]]:
         """`n` samples of each prompt (token ids, at least one), in order.
 
-        At most `batch_size` rows run at once. A prompt that leaves no room in the context gives empty samples, finish "length".
+        At most `batch_size` rows run at once. A prompt that leaves no room in the context gives empty samples, finish
+        "length".
         """
         assert all(prompts), "an empty prompt has nothing to go on from"
         room = [len(p) < self.model.config.context for p in prompts]
@@ -96,7 +97,7 @@ class Engine:
     def pieces(
         self, prompt: list[int], sampling: Sampling, tools: ToolRunner | None = None, sample: int = 0
     ) -> Iterator[Piece]:
-        """The tokens of one sample as they are made: those that `generate` gives as sample number `sample` of a lone prompt."""
+        """The tokens of one sample as they are made: what `generate([prompt])` gives as its sample number `sample`."""
         if len(prompt) >= self.model.config.context:
             return
         text = TextPieces(sampling.stop_strings)
@@ -128,7 +129,7 @@ class Engine:
     def score(
         self, prompts: list[list[int]], replies: list[list[int]], temperature: float = 1.0, batch_size: int = 16
     ) -> list[list[float]]:
-        """log p of each token of `replies[i]` after `prompts[i]`, by full forward passes without a cache."""
+        """The log-probability of each token of `replies[i]` after `prompts[i]`, by full forward passes without a cache."""
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(replies[i]))
         found: list[list[float]] = [[] for _ in prompts]
         with self._weights() as model, torch.inference_mode():

@@ -1,7 +1,7 @@
 """How the next token is chosen: settings, noise, and one vectorised function over all rows.
 
-A token is drawn by inverting the cumulative distribution at one uniform number a row. That needs B random numbers a step
-where Gumbel noise needs B*V, and the number comes from a counter (seed, prompt, sample, step) and not from a stateful
+A token is drawn by inverting the cumulative distribution at one uniform number a row. That needs B random numbers a
+step where Gumbel noise needs B*V. The number comes from a counter (seed, prompt, sample, step) and not from a stateful
 generator, so a row's tokens do not depend on which other rows share its batch or when they leave it.
 """
 
@@ -60,7 +60,7 @@ def uniforms(keys: np.ndarray, step: int) -> Tensor:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele, Lea and Flood 2014), a bijection of 64 bits that passes BigCrush as a counter-based generator."""
+    """SplitMix64 (Steele, Lea and Flood 2014): a bijection of 64 bits that passes BigCrush on a plain counter."""
     with np.errstate(over="ignore"):
         x = x + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -72,8 +72,8 @@ def choose(logits: Tensor, sampling: Sampling, noise: Tensor, seen: Tensor | Non
     """Draw one token a row.
 
     `logits` (B, V) float32, `noise` (B,) in [0, 1), `seen` (B, V) bool: tokens that the repetition penalty is for.
-    Returns ids (B,) int64 and log-probabilities (B,) float32. The log-probability is that of `logits / temperature` (of
-    `logits` when greedy) over the full vocabulary, before any filter or penalty: it is what a forward pass scores again.
+    Returns ids (B,) int64 and log-probabilities (B,) float32: those of `logits / temperature` (of `logits` when greedy)
+    over the full vocabulary, before any filter or penalty, which is what a forward pass finds when it scores them.
     """
     scaled = logits / sampling.temperature if sampling.temperature not in (0.0, 1.0) else logits
     penalised = scaled if seen is None else _penalise(logits, seen, sampling.repetition_penalty, sampling.temperature)
@@ -98,12 +98,12 @@ def _penalise(logits: Tensor, seen: Tensor, penalty: float, temperature: float) 
 
 
 def _filter(weights: Tensor, sampling: Sampling) -> Tensor:
-    """Unnormalised probabilities (largest is 1) with everything outside top-k, top-p and min-p set to 0, in that order."""
+    """Unnormalised probabilities (the largest is 1), 0 outside of top-k, then top-p, then min-p."""
     if 0 < sampling.top_k < weights.shape[-1]:
         values, ids = weights.topk(sampling.top_k, dim=-1)
         weights = torch.zeros_like(weights).scatter_(1, ids, values)
     if sampling.top_p < 1:
-        # Only here is a sort needed. A token stays while the mass before it is short of top_p, so the first always stays.
+        # Only here is a sort needed. A token stays while the mass before it is short of top_p: the first always.
         values, ids = weights.sort(-1, descending=True, stable=True)
         before = values.cumsum(-1) - values
         values = values * (before < sampling.top_p * values.sum(-1, keepdim=True))
