@@ -1,1 +1,1 @@
-"""To be written."""
+"""The synth stage: post-training data that nobody writes by hand."""

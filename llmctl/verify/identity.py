@@ -13,7 +13,21 @@ from pydantic import Field
 from llmctl.recipe import Settings
 from llmctl.verify.item import Item, conversation, draw_side
 
-_GREETINGS = ("", "", "", "", "Hi. ", "Hello. ", "Hey. ", "Good day. ", "I have a question. ", "One more thing. ")
+_GREETINGS = (
+    *[""] * 6,
+    "Hi. ",
+    "Hi there. ",
+    "Hello. ",
+    "Hey. ",
+    "Good day. ",
+    "Good morning. ",
+    "Good evening. ",
+    "Thank you. ",
+    "Excuse me. ",
+    "I have a question. ",
+    "One more thing. ",
+    "Tell me something. ",
+)
 
 
 class IdentityOptions(Settings):
