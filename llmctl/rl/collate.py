@@ -1,0 +1,64 @@
+"""Roll-outs as tensors, and tensors as micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from llmctl.rl.advantage import token_weights
+from llmctl.rl.config import MethodSettings
+from llmctl.rl.rewards import Rollout
+from llmctl.train.batch import Batch
+
+Rows = dict[str, Tensor]  # everything about N replies; the first dimension of each tensor is N
+
+
+def collate(rollouts: Sequence[Rollout], advantages: Sequence[float], method: MethodSettings, longest: int) -> Rows:
+    """N replies, shortest first, padded on the right to (N, T), where T counts predictions: position t predicts t + 1.
+
+    Trained on is what the model itself sampled, its stop token included: not the prompt, not what a tool answered and,
+    if the method says so, nothing of a reply that was cut. The ids are the sampled ones, never text encoded again.
+    """
+    order = sorted(range(len(rollouts)), key=lambda i: len(rollouts[i].prompt) + len(rollouts[i].sample.ids))
+    lengths = [len(rollouts[i].prompt) + len(rollouts[i].sample.ids) for i in order]
+    shape = (len(order), max(lengths, default=2))
+    ids, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
+    sampled, advantage = torch.zeros(shape), torch.zeros(shape)
+    for row, (i, length) in enumerate(zip(order, lengths, strict=True)):
+        r = rollouts[i]
+        begin = len(r.prompt)
+        ids[row, :length] = torch.tensor(r.prompt + r.sample.ids)
+        sampled[row, begin:length] = torch.tensor(r.sample.logprobs)
+        advantage[row, begin:length] = advantages[i]
+        if not (method.mask_truncated and r.truncated):
+            mask[row, begin:length] = ~torch.tensor(r.sample.forced, dtype=torch.bool)
+    weights, units = token_weights(mask, method.normalise, longest)
+    return {
+        "ids": ids[:, :-1].contiguous(),
+        "targets": ids[:, 1:].contiguous(),
+        "weights": weights[:, 1:].contiguous(),
+        "sampled": sampled[:, 1:].contiguous(),
+        "advantages": advantage[:, 1:].contiguous(),
+        "units": units,
+        "lengths": torch.tensor(lengths) - 1,
+    }
+
+
+def cuts(rows: Rows, tokens: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows (shortest first) that, padded to their longest, have at most `tokens` tokens, or one row."""
+    lengths, begin = rows["lengths"].tolist(), 0
+    for i in range(1, len(lengths) + 1):
+        if i == len(lengths) or lengths[i] * (i + 1 - begin) > tokens:
+            yield begin, i
+            begin = i
+
+
+def batch_of(rows: Rows, begin: int, end: int) -> Batch:
+    """Rows `begin` to `end` as a batch, trimmed to the longest of them."""
+    width = int(rows["lengths"][end - 1])
+    part = {k: v[begin:end, :width] if v.ndim == 2 else v[begin:end] for k, v in rows.items()}
+    lengths = part.pop("lengths")
+    ids, targets, weights = (part.pop(k) for k in ("ids", "targets", "weights"))
+    return Batch(ids, targets, weights, extra=part, tokens=int(lengths.sum()))

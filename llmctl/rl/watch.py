@@ -1,0 +1,117 @@
+"""What makes reinforcement learning legible: the statistics of a set of roll-outs, and a line when something is off."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from llmctl.rl.advantage import has_spread
+from llmctl.rl.rewards import Rollout
+
+# What R1-Zero began to write by itself when it learned to go over its own work (arXiv 2501.12948, figure 9).
+_REFLECTION = ("wait", "let me check", "check:", "mistake", "try again")
+_WINDOW = 10  # steps over which a symptom has to hold before it is named
+_NGRAM = 4
+
+
+def statistics(groups: Sequence[Sequence[Rollout]], rewards: Tensor) -> dict[str, Any]:
+    """The row for the log. `rewards` (P, G) are the totals of `groups`."""
+    flat = [r for group in groups for r in group]
+    finished = [len(r.sample.ids) for r in flat if not r.truncated]
+    spread = has_spread(rewards)
+    found: dict[str, Any] = {
+        "reward": rewards.nanmean().item(),
+        "accuracy": mean(r.correct for r in flat),
+        "formatted": mean(r.formatted for r in flat),
+        "group_std": rewards.std(-1).nanmean().item(),
+        "groups_without_spread": 1 - spread.float().mean().item(),
+        "groups_all_right": mean(all(r.correct for r in group) for group in groups),
+        "groups_all_wrong": mean(not any(r.correct for r in group) for group in groups),
+        "length": mean(finished) if finished else None,  # of those that ended: cut ones would only show the limit
+        "truncated": mean(r.truncated for r in flat),
+        "repetition": mean(repetition(r.sample.ids) for r in flat),
+        "reflection": mean(any(w in r.sample.text.lower() for w in _REFLECTION) for r in flat),
+        "rollout_tokens": sum(len(r.sample.ids) for r in flat),
+    }
+    if "learned" in flat[0].parts:
+        found["reward_learned"] = mean(r.parts["learned"] for r in flat)
+    return found
+
+
+def mean(values: Any) -> float:
+    """The mean of numbers or truths; 0 of none."""
+    found = [float(v) for v in values]
+    return sum(found) / len(found) if found else 0.0
+
+
+def repetition(ids: Sequence[int]) -> float:
+    """The share of 4-grams that stood before in the same reply: 0 for ordinary text, near 1 for "the the the"."""
+    grams = [tuple(ids[i : i + _NGRAM]) for i in range(len(ids) - _NGRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+class Diagnosis:
+    """Watches the rows of the log and says once, in a line, what is off and what to change."""
+
+    def __init__(self, max_new_tokens: int) -> None:
+        self.rows: deque[dict[str, Any]] = deque(maxlen=_WINDOW)
+        self.first: dict[str, Any] = {}
+        self.said: set[str] = set()
+        self.max_new_tokens = max_new_tokens
+
+    def see(self, row: dict[str, Any]) -> list[str]:
+        """Take in the row of a step; the new lines, usually none."""
+        self.first = self.first or row
+        self.rows.append(row)
+        if len(self.rows) < _WINDOW:
+            return []
+        lines = []
+        for name, (test, line) in self._symptoms().items():
+            if name not in self.said and test():
+                self.said.add(name)
+                lines.append(line)
+        return lines
+
+    def _symptoms(self) -> dict[str, tuple[Callable[[], bool], str]]:
+        at = self._recent
+        flat, wrong = at("groups_without_spread"), at("groups_all_wrong")
+        why = (
+            "all wrong: make the problems easier, or train sft longer"
+            if wrong > flat / 2
+            else "all right: make the problems harder, there is nothing left to learn"
+        )
+        started = float(self.first.get("length") or 0)
+        return {
+            "spread": (lambda: flat > 0.9, f"{flat:.0%} of the groups teach nothing, being {why}"),
+            "truncation": (
+                lambda: at("truncated") > 0.25,
+                f"{at('truncated'):.0%} of the replies are cut at {self.max_new_tokens} tokens: raise "
+                "rollouts.max_new_tokens",
+            ),
+            "repetition": (
+                lambda: at("repetition") > 0.3 + float(self.first.get("repetition") or 0),
+                f"{at('repetition'):.0%} of the text repeats itself: the reward is being gamed; lower the learning "
+                "rates, or hold the model with method.beta",
+            ),
+            "length": (
+                lambda: started > 0 and at("length") > 2 * started and at("accuracy") <= float(self.first["accuracy"]),
+                f"replies grew from {started:.0f} to {at('length'):.0f} tokens and are no more often right",
+            ),
+            "mismatch": (
+                lambda: at("sampler_gap") > 0.1,
+                f"the sampler's log-probabilities are {at('sampler_gap'):.2f} nats off the trainer's: set "
+                "train.precision: fp32",
+            ),
+        }
+
+    def _recent(self, key: str) -> float:
+        return mean(row.get(key) or 0.0 for row in self.rows)
+
+
+def samples_to_show(groups: Sequence[Sequence[Rollout]]) -> list[tuple[str, Rollout]]:
+    """The best, a middle and the worst of all roll-outs, by total reward."""
+    ranked = sorted((r for group in groups for r in group), key=lambda r: (-r.total, r.item.id))
+    return [("best", ranked[0]), ("middle", ranked[len(ranked) // 2]), ("worst", ranked[-1])] if ranked else []
