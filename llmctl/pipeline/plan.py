@@ -125,20 +125,25 @@ def _missing_inputs(
     recipe: Recipe, step: Step, config: StageSettings, made: dict[tuple[str, str], int], workspace: Workspace
 ) -> list[UserError]:
     wrong = []
-    for name, mark in config.input_fields():
-        value = getattr(config, name)
-        for v in value if isinstance(value, list) else [value]:
-            bare = v.rpartition("/")[2] if v else ""
-            if not v or any((k, bare) in made for k in mark.kinds):
-                continue
-            try:
-                workspace.resolve(v, mark.kinds, mark.files)
-            except UserError as e:
-                steps_make = [n for k, n in made if k in mark.kinds]
-                near = nearest(v, steps_make)
-                what = f"{name}: nothing makes {' or '.join(mark.kinds)} {v!r}{near}" if near else f"{name}: {e.what}"
-                wrong.append(UserError(what, recipe.source.where((*step.at, name)), "" if near else e.fix))
+    for value, kinds, files in config.inputs():
+        if any((k, value.rpartition("/")[2]) in made for k in kinds):
+            continue
+        try:
+            workspace.resolve(value, kinds, files)
+        except UserError as e:
+            name = _typed_in(step, value)
+            near = nearest(value, [n for k, n in made if k in kinds])
+            what = f"{name}: nothing makes {' or '.join(kinds)} {value!r}{near}" if near else f"{name}: {e.what}"
+            wrong.append(UserError(what, recipe.source.where((*step.at, name)), "" if near else e.fix))
     return wrong
+
+
+def _typed_in(step: Step, value: str) -> str:
+    """The key of a step that holds the input `value`."""
+    for key, held in step.data.items():
+        if held == value or (isinstance(held, list) and value in held):
+            return key
+    return "inputs"
 
 
 def _override(steps: list[Step], sets: Sequence[str]) -> list[UserError]:
