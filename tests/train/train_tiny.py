@@ -37,6 +37,10 @@ class TinyModel(nn.Module):
             x = x + self.dropout(layer["down"](torch.relu(layer["up"](x))))
         return x
 
+    @property
+    def head(self) -> Tensor:
+        return self.embed.weight
+
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden @ self.embed.weight.T
 
