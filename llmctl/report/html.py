@@ -137,8 +137,7 @@ def write_page(path: Path, title: str, parts: Iterable[object], subtitle: str = 
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     beside.write_text(page(title, parts, subtitle), encoding="utf-8")
-    os.replace(beside, path)
-    return path
+    return beside.replace(path)
 
 
 def page(title: str, parts: Iterable[object], subtitle: str = "") -> str:

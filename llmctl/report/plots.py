@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 # Okabe and Ito's palette (2008): told apart by colour-blind readers, and visible on white and on near-black.
@@ -61,12 +62,13 @@ class Curve:
     unit: str
 
 
-# The keys that the stages log. A run that logs none of a curve's keys is left out of it.
+# The keys that the stages log. A chart shows those that a run has, and is left out where it has none.
 CURVES = (
-    Curve("loss", "Loss", ("loss", "val_loss"), "nats a token"),
-    Curve("bits_per_byte", "Bits per byte", ("bits_per_byte", "val_bits_per_byte", "bpb", "val_bpb"), "bits a byte"),
-    Curve("reward", "Reward", ("reward", "val_reward"), "mean reward"),
-    Curve("accuracy", "Accuracy", ("accuracy", "heldout_accuracy", "val_accuracy", "pair_accuracy"), "share right"),
+    Curve("loss", "Loss", ("loss", "val_loss"), "loss"),
+    Curve("bits_per_byte", "Bits per byte, held out", ("bits_per_byte", "val_bits_per_byte", "val_bpb"), "bits a byte"),
+    Curve("reward", "Reward", ("reward",), "mean reward"),
+    Curve("accuracy", "Accuracy", ("accuracy", "heldout_accuracy", "pair_accuracy"), "share right"),
+    Curve("format", "Answers in the form taught", ("formatted", "heldout_formatted"), "share"),
     Curve("length", "Length of the answers", ("length", "heldout_length"), "tokens"),
     Curve("kl", "Distance from the start (KL)", ("kl",), "nats"),
     Curve("entropy", "Entropy", ("entropy",), "nats"),
@@ -86,18 +88,13 @@ def series_of(rows: Sequence[dict[str, Any]], key: str, label: str) -> Series | 
     return Series(label, [p[0] for p in points], [p[1] for p in points])
 
 
-def curves(runs: Sequence[tuple[str, Sequence[dict[str, Any]]]], choose: Sequence[Curve] = CURVES) -> list[Chart]:
-    """One chart for every curve that at least one of the `runs` (label, metrics rows) has logged."""
+def curves(rows: Sequence[dict[str, Any]], prefix: str = "", choose: Sequence[Curve] = CURVES) -> list[Chart]:
+    """One run's charts: each of the curves of which its metrics rows hold a key. `prefix` goes before their names."""
     drawn = []
     for curve in choose:
-        found = []
-        for label, rows in runs:
-            lines = [(key, series_of(rows, key, label)) for key in curve.keys]
-            have = [(key, line) for key, line in lines if line is not None]
-            # One run's second line (a loss and its validation) needs its key to be told apart.
-            found += [Series(f"{label} {key}" if len(have) > 1 else label, s.x, s.y) for key, s in have]
+        found = [line for key in curve.keys if (line := series_of(rows, key, key.replace("_", " ")))]
         if found:
-            drawn.append(line_chart(curve.name, curve.title, found, "step", curve.unit))
+            drawn.append(line_chart(f"{prefix}{curve.name}", curve.title, found, "step", curve.unit))
     return drawn
 
 
@@ -140,11 +137,11 @@ def bar_chart(
 
 
 def thinned(values: Sequence[float], most: int = _MOST_POINTS) -> list[float]:
-    """`values` in at most `most` points, each the mean of an equal run, so that peaks are damped but no part is left out."""
+    """`values` in at most `most` points, each the mean of an equal run: peaks are damped, but no part is left out."""
     if len(values) <= most:
         return list(values)
     edges = [i * len(values) // most for i in range(most + 1)]
-    return [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
 
 
 def _whiskers(b: Bars) -> list[list[float]] | None:
@@ -194,7 +191,7 @@ def _chart(name: str, title: str, figure: Any) -> Chart:
 
 
 def _inline(svg: str) -> str:
-    """The `<svg>` element alone, as wide as its place, in the page's ink, and without its metadata (which names URLs)."""
+    """The `<svg>` element alone, as wide as its place, in the page's ink, without its metadata (which names URLs)."""
     svg = svg[svg.index("<svg") :]
     head, body = svg.split(">", 1)
     view = head.split('viewBox="', 1)[1].split('"', 1)[0]

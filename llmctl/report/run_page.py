@@ -15,7 +15,7 @@ def write_run_report(folder: Path, title: str, steps: list[dict[str, Any]]) -> P
 
     A step is plain data, every key optional: `stage`, `name` (the artifact's), `seconds`, `in` and `out` (short
     strings), `headline` {"label", "before", "after", "unit"}, `metrics` (rows of metrics.jsonl), `figures` (numbers, or
-    groups of them), and `answers`, a list of {"question", "answer", "expected", "correct"} ("correct" None: not judged).
+    groups of them), and `answers`, a list of {"question", "answer", "expected", "correct"}; "correct" may be absent.
     """
     took = sum(float(s.get("seconds") or 0) for s in steps)
     parts = [
@@ -60,7 +60,7 @@ def _stages(steps: Sequence[dict[str, Any]]) -> html.Html:
 
 
 def _training(step: dict[str, Any]) -> html.Html:
-    drawn = curves([(str(step.get("name") or step.get("stage")), step.get("metrics") or [])])
+    drawn = curves(step.get("metrics") or [], f"{step.get('stage', '')}-{step.get('name', '')}-")
     if not drawn:
         return html.Html("")
     return html.Html(html.tag("h3", _title(step)) + html.charts(drawn))

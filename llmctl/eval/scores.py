@@ -1,0 +1,104 @@
+"""From answers to scores: shares with intervals, and models compared on the same items. Plain data in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+from llmctl.eval.statistics import paired, wilson
+
+Row = dict[str, Any]
+ALL = "all"
+
+
+def scores(model: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The scores of one model: over all items, of each task, and of each group where a task has several."""
+    found = [_score(model, ALL, "", rows)]
+    for task in dict.fromkeys(r["task"] for r in rows):
+        mine = [r for r in rows if r["task"] == task]
+        found.append(_score(model, task, "", mine))
+        groups = sorted({r["group"] for r in mine} - {""})
+        if len(groups) > 1:
+            found += [_score(model, task, g, [r for r in mine if r["group"] == g]) for g in groups]
+    return found
+
+
+def share(model: str, task: str, correct: int, n: int) -> dict[str, Any]:
+    """A score that is a share, with its 95 % interval."""
+    low, high = wilson(correct, n)
+    return {
+        "model": model,
+        "task": task,
+        "group": "",
+        "n": n,
+        "correct": correct,
+        "value": correct / n if n else None,
+        "low": low,
+        "high": high,
+        "unit": "share",
+    }
+
+
+def _score(model: str, task: str, group: str, rows: Sequence[Row]) -> dict[str, Any]:
+    n = len(rows)
+    formatted = share(model, task, sum(r["formatted"] for r in rows), n)
+    return {
+        **share(model, task, sum(r["correct"] for r in rows), n),
+        "group": group,
+        "formatted": {k: formatted[k] for k in ("correct", "value", "low", "high")},
+        "refused": sum(r["refused"] for r in rows),
+        "cut_off": sum(r["finish"] == "length" for r in rows),
+        "mean_tokens": sum(r["tokens"] for r in rows) / n if n else None,
+    }
+
+
+def comparisons(answers: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+    """Every two models that answered the same items, over all items and on each task."""
+    found = []
+    for (a, first), (b, second) in combinations(answers.items(), 2):
+        ids = [(r["task"], r["id"]) for r in first]
+        if not ids or ids != [(r["task"], r["id"]) for r in second]:
+            continue
+        for task in (ALL, *dict.fromkeys(r["task"] for r in first)):
+            chosen = [i for i, r in enumerate(first) if task in (ALL, r["task"])]
+            result = paired([first[i]["correct"] for i in chosen], [second[i]["correct"] for i in chosen])
+            found.append({"first": a, "second": b, "task": task, **asdict(result)})
+    return found
+
+
+def headline(facts: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figure that a recipe's table shows: from the first model (that was taught to chat) to the last."""
+    values = {(s["model"], s["task"]): s["value"] for s in found if not s["group"]}
+    for role, task, label, scale, unit in (
+        ("language", ALL, "held-out answers right", 100, "%"),
+        ("reward", "pairs", "held-out pairs right", 100, "%"),
+        ("language", "bits_per_byte", "bits per byte", 1, ""),
+    ):
+        asked = [m for m in facts if m["role"] == role and values.get((m["label"], task)) is not None]
+        if asked:
+            last = asked[-1]["label"]
+            chatting = [m["label"] for m in asked if m["chats"] and m["label"] != last]
+            before = (chatting if task == ALL and chatting else [m["label"] for m in asked])[0]
+            shown = {m: round(scale * values[m, task], 3) for m in (before, last)}
+            return {
+                "label": label,
+                "before": shown[before] if before != last else None,
+                "after": shown[last],
+                "unit": unit,
+            }
+    return {"label": "models measured", "before": None, "after": len(facts), "unit": ""}
+
+
+def figures(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest's figures: the headline, and each score under `model/task` (shares in per cent)."""
+    found: dict[str, Any] = {"headline": results["headline"]}
+    asked, models = results["data"]["items"]["count"], len(results["models"])
+    found["in"] = f"{models} model{'s' if models != 1 else ''}, {asked:,} held-out items"
+    found["out"] = f"{len(results['scores']):,} scores"
+    for s in results["scores"]:
+        name = f"{s['model']}/{s['task']}" + (f" {s['group']}" if s["group"] else "")
+        if s["value"] is not None:
+            found[name] = round(100 * s["value"], 3) if s["unit"] == "share" else round(s["value"], 5)
+    return found
