@@ -17,7 +17,6 @@ from typing import IO, Any
 import numpy as np
 
 from llmctl.errors import UserError
-from llmctl.workspace.files import write_json
 
 FORMAT, VERSION = "llmctl-tokens", 1
 META = "meta.json"
@@ -93,7 +92,7 @@ class TokenWriter:
         sizes = (shard["tokens"] * self.dtype.itemsize, shard["documents"] * 8)
         opened = []
         for path, size in zip(shard_files(self.folder, self.split, number), sizes, strict=True):
-            f = open(path, "r+b" if path.exists() else "w+b")
+            f = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - held until close
             f.truncate(size)
             f.seek(size)
             opened.append(f)
@@ -117,8 +116,8 @@ def write_meta(folder: Path, writers: Sequence[TokenWriter], **facts: Any) -> No
     splits = {
         w.split: {"documents": w.documents, "tokens": w.tokens, "bytes": w.bytes, "shards": w.shards} for w in writers
     }
-    dtype = writers[0].dtype.name
-    write_json(folder / META, {"format": FORMAT, "version": VERSION, "dtype": dtype, **facts, "splits": splits})
+    meta = {"format": FORMAT, "version": VERSION, "dtype": writers[0].dtype.name, **facts, "splits": splits}
+    (folder / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The one chat format: every stage that shows a conversation to a model renders it here.
 
 One message is `<|im_start|>ROLE<|im_sep|>CONTENT<|im_end|>`, with nothing between messages. Inside an assistant's turn
-a tool call is `<|python_start|>code<|python_end|><|output_start|>result<|output_end|>` (or `search`). Training, roll-outs
-and chat use the same ids, token for token, and a prompt is always a prefix of the conversation it grows into.
+a tool call is `<|python_start|>code<|python_end|><|output_start|>result<|output_end|>` (or `search`). Training,
+roll-outs and chat use the same ids, token for token, and a prompt is always a prefix of the conversation it grows into.
 
 A message is text, never markup: what merely looks like a special token in it is encoded as plain text.
 """
@@ -97,7 +97,7 @@ def render_prompt(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -
 
 
 def parts(content: Any, index: int = 0) -> Iterator[tuple[str, str]]:
-    """The (type, text) parts of a message's content, neighbouring text joined: how it was cut must not change the ids."""
+    """The (type, text) parts of a message's content. Neighbouring texts are joined: a cut must change no id."""
     if isinstance(content, str):
         yield "text", content
         return

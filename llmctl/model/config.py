@@ -1,7 +1,7 @@
 """The shape of a transformer, the one dial that sets it, and its two Hugging Face forms.
 
-`qwen3` (QK-norm, SwiGLU) is what llmctl trains; `llama` (the same without QK-norm) is read and written besides. Both are
-classes that transformers, vLLM and llama.cpp ship, so a folder written here needs no code of ours to be loaded.
+`qwen3` (QK-norm, SwiGLU) is what llmctl trains; `llama` (the same without QK-norm) is read and written besides. Both
+are classes that transformers, vLLM and llama.cpp ship, so a folder written here needs no code of ours to be loaded.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ModelConfig:
         return self.family == "qwen3"
 
     def parameters(self, embeddings: bool = True) -> int:
-        """How many weights; without `embeddings`, only those of the blocks (the matrices that Muon trains, and norms)."""
+        """How many weights; without `embeddings`, only those of the blocks (what Muon trains, and norms)."""
         attention = self.width * self.head_dim * 2 * (self.heads + self.kv_heads)
         norms = 2 * self.width + (2 * self.head_dim if self.qk_norm else 0)
         blocks = self.layers * (attention + 3 * self.width * self.mlp_width + norms) + self.width
@@ -59,8 +59,8 @@ class ModelConfig:
         """Floating-point operations to train on one token, forward and backward, at `context` tokens a sequence.
 
         6 a weight in a matrix product (the embedding look-up is none, the head is one), and 12 * heads * head_dim *
-        context a layer for attention: PaLM's count (arXiv:2204.02311, appendix B), which takes no credit for the half of
-        the scores that the causal mask leaves out, so that MFU compares with what others print.
+        context a layer for attention: PaLM's count (arXiv:2204.02311, appendix B). It includes the half of the scores
+        that the causal mask hides, so that MFU compares with what others print.
         """
         products = self.parameters(embeddings=False) + self.vocab_size * self.width
         scores = self.layers * self.heads * self.head_dim * (context or self.context)

@@ -1,4 +1,4 @@
-"""Model folders in Hugging Face's layout: what llmctl writes, transformers, vLLM and llama.cpp's converter load as it is.
+"""Model folders in Hugging Face's layout, which transformers, vLLM and llama.cpp's converter load as they are.
 
 Weights are safetensors only: nothing is ever unpickled. What is read is checked, and what is wrong is named.
 """
@@ -59,7 +59,7 @@ def load_model(path: str | Path) -> tuple[Transformer, Tokenizer]:
 
 
 def load_reward_model(path: str | Path) -> tuple[RewardModel, Tokenizer]:
-    """The reward model (float32, in evaluation mode) and its tokenizer. UserError names what is wrong with the folder."""
+    """The reward model (float32, in evaluation mode) and its tokenizer. UserError names what is wrong."""
     path, config = _open(path, reward=True)
     with torch.device("meta"):
         model = RewardModel(Transformer(config))
@@ -103,7 +103,7 @@ def _tokenizer(path: Path, config: ModelConfig) -> Tokenizer:
     tokenizer = Tokenizer.load(path)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}: they do not belong together",
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}: not made for each other",
             str(path / "tokenizer.json"),
         )
     return tokenizer

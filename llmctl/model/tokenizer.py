@@ -1,8 +1,9 @@
 """Byte-level BPE: trained, loaded, saved, and safe on text that nobody has checked.
 
-Wraps the `tokenizers` library. The engine is built *without* the added (special) tokens of the tokenizer, so no text can
-ever turn into one: `encode(text, special=True)`, for whoever asks, cuts the text at special tokens here. That needs no
-switch on a shared object, so threads may encode at will.
+Wraps the `tokenizers` library. The engine is built *without* the added (special) tokens of the tokenizer, so no text
+can ever turn into one: `encode(text, special=True)`, for whoever asks, cuts the text at special tokens here. That needs
+no switch on a shared object, so threads may encode at will. (The library's own switch, `encode_special_tokens`, is such
+a shared one, and leaves added tokens that are not marked special, Qwen's `<tool_call>` for one, readable in any text.)
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Tokenizer:
         return cls(_read_json(file), loaded, str(file))
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`: `AutoTokenizer` loads the folder."""
+        """Write `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`: `AutoTokenizer` loads the folder."""
         folder = Path(folder)
         eos = self._name_of(self.config.get("eos_token")) or (END_OF_TEXT if END_OF_TEXT in self.specials else None)
         config = {k: v for k, v in self.config.items() if k != "chat_template"}
@@ -129,7 +130,7 @@ class Tokenizer:
         return self._whole_engine.decode([int(i) for i in ids], skip_special_tokens=not special)
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of one token, which need not be whole characters; of a special token, its name. b"" for no token."""
+        """The bytes of one token, which need not be whole characters; a special token's name. b"" for no token."""
         return self._bytes.get(int(token), b"")
 
     def byte_lengths(self) -> np.ndarray:

@@ -128,11 +128,10 @@ class Transformer(nn.Module):
                 p.zero_()
             else:
                 p.normal_(0.0, width**-0.5)
-        if self.lm_head is None:
-            # The table is the head as well: with identity blocks a token's own logit is std * width, here 1.
-            self.embed_tokens.weight.normal_(0.0, 1.0 / width)
-        else:
-            self.embed_tokens.weight.normal_(0.0, 0.8)  # about the size of what a block adds; nanochat's value
+        # 0.02 learned fastest, tied or not, of 0.005, 0.02, 0.1 and 0.8 (width 128, 150 steps: loss 5.13 against 5.37 and
+        # more). Where the table is the head as well, identity blocks give a token's own logit std * width: at most 5.
+        self.embed_tokens.weight.normal_(0.0, min(0.02, 5.0 / width))
+        if self.lm_head is not None:
             self.lm_head.weight.normal_(0.0, 0.001)
 
     @property

@@ -34,8 +34,8 @@ class TokenizeConfig(StageSettings):
     """How many characters to learn the vocabulary from; the first ones of the training split. About a minute for each
     200 M on two cores, and more changes little."""
     val_fraction: float = Field(0.02, gt=0, le=0.5)
-    """The part held out to measure on, chosen by the hash of each document's text, so that copies of one text are never on
-    both sides. A corpus too small to hold out a document gives the tail of one."""
+    """The part held out to measure on, chosen by the hash of each document's text, so that copies of one text are never
+    on both sides. A corpus too small to hold out a document gives the tail of one."""
     shard_tokens: int = Field(100_000_000, ge=1)
     """Tokens a shard file: 200 MB with vocabularies up to 65,536."""
     workers: Annotated[int, NoResult()] = Field(0, ge=0)

@@ -15,7 +15,7 @@ from llmctl.errors import UserError
 
 @dataclass(frozen=True)
 class Split:
-    """How to part a corpus. `cut` is the document whose last `tail` characters are held out, where hashes part nothing."""
+    """How to part a corpus. `cut`: the document that gives its last `tail` characters, where hashes part nothing."""
 
     fraction: float
     seed: int
