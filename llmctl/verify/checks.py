@@ -101,7 +101,7 @@ def _exact(answer: str, text: str) -> Verdict:
 
 def _contains(answer: str, text: str) -> Verdict:
     """The phrase stands in a short reply that does not refuse. Long replies could contain every phrase there is."""
-    there = _phrase(answer) in _phrase(text[: _SHORT + 1])
+    there = bool(_WORD.search(answer)) and _phrase(answer) in _phrase(text[: _SHORT + 1])
     sentence = _is_sentence(text)
     return Verdict(there and len(text) <= _SHORT and not _REFUSAL.search(text), sentence, answer if there else None)
 
