@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmctl.eval.questions import LOSS, PAIRS
 from llmctl.eval.scores import ALL
 from llmctl.eval.summary import compared, models_of, percent, score_rows, task_name
 from llmctl.report import html
@@ -48,6 +49,8 @@ def write_report(
 def score_chart(results: Mapping[str, Any]) -> list[Chart]:
     """The shares by task, a bar a model with its interval; none where there is no share."""
     shares = [s for s in results["scores"] if s["unit"] == "share" and not s["group"] and s["value"] is not None]
+    # Answers and judgements are not on one scale: a coin has half of the pairs right.
+    shares = [s for s in shares if s["task"] != PAIRS] or shares
     tasks = list(dict.fromkeys(s["task"] for s in shares))
     bars = []
     for label in dict.fromkeys(s["model"] for s in shares):
@@ -67,7 +70,7 @@ def _tiles(results: Mapping[str, Any]) -> html.Html:
     last = next((c for c in reversed(results["paired"]) if c["task"] == ALL), None)
     if last:
         tiles.append((f"{100 * last['difference']:+.1f} points", f"{last['second']} against {last['first']}"))
-    loss = [s for s in results["scores"] if s["task"] == "bits_per_byte" and s["value"] is not None]
+    loss = [s for s in results["scores"] if s["task"] == LOSS and s["value"] is not None]
     tiles += [(f"{s['value']:.3f}", f"bits per byte, {s['model']}") for s in loss[-1:]]
     return html.tag("div", *(html.tag("div", html.tag("b", v), html.tag("span", k)) for v, k in tiles), cls="tiles")
 

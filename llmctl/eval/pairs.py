@@ -13,6 +13,7 @@ import torch
 from llmctl.console import Progress
 from llmctl.errors import UserError
 from llmctl.eval.questions import whole_rows
+from llmctl.formats.comparisons import read_comparisons
 from llmctl.model.chat_format import render
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.model.transformer import RewardModel
@@ -71,8 +72,6 @@ def _score(model: RewardModel, tokenizer: Tokenizer, texts: Sequence[tuple[list[
 def _rows(source: Artifact | Foreign) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(where, row): an artifact's held-out part, or a whole file."""
     if isinstance(source, Foreign):
-        from llmctl.formats.comparisons import read_comparisons
-
         yield from ((f"{source.path}, comparison {n}", r) for n, r in enumerate(read_comparisons(source.path).rows, 1))
     elif "heldout.jsonl" in set(source.files()):
         yield from whole_rows(source.file("heldout.jsonl"))

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
+from llmctl.eval.questions import LOSS, PAIRS
 from llmctl.eval.statistics import paired, wilson
 
 Row = dict[str, Any]
@@ -71,17 +72,17 @@ def comparisons(answers: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
 def headline(facts: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figure that a recipe's table shows: from the first model (that was taught to chat) to the last."""
     values = {(s["model"], s["task"]): s["value"] for s in found if not s["group"]}
-    for role, task, label, scale, unit in (
-        ("language", ALL, "held-out answers right", 100, "%"),
-        ("reward", "pairs", "held-out pairs right", 100, "%"),
-        ("language", "bits_per_byte", "bits per byte", 1, ""),
+    for role, task, label, scale, unit, digits in (
+        ("language", ALL, "held-out answers right", 100, "%", 1),
+        ("reward", PAIRS, "held-out pairs right", 100, "%", 1),
+        ("language", LOSS, "bits per byte", 1, "", 4),
     ):
         asked = [m for m in facts if m["role"] == role and values.get((m["label"], task)) is not None]
         if asked:
             last = asked[-1]["label"]
             chatting = [m["label"] for m in asked if m["chats"] and m["label"] != last]
             before = (chatting if task == ALL and chatting else [m["label"] for m in asked])[0]
-            shown = {m: round(scale * values[m, task], 3) for m in (before, last)}
+            shown = {m: round(scale * values[m, task], digits) for m in (before, last)}
             return {
                 "label": label,
                 "before": shown[before] if before != last else None,

@@ -20,7 +20,8 @@ def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
     share, z2 = correct / n, z * z
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Exact at the ends, where rounding would leave the share itself outside.
+    return middle - half if correct else 0.0, middle + half if correct < n else 1.0
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmctl.eval.questions import LOSS, PAIRS
 from llmctl.eval.scores import ALL
 from llmctl.report.markdown import table
 
-NAMES = {ALL: "all held-out items", "bits_per_byte": "bits per byte", "pairs": "pairs of answers"}
+NAMES = {ALL: "all items", LOSS: "bits per byte", PAIRS: "pairs of answers"}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """A table of the scores, models as columns, and a line for each comparison of two models."""
+    """A table of the scores, models as columns, and a line for each comparison of two models.
+
+    Of the groups only known and made-up names are told apart: they ask for opposite things.
+    """
     labels = [m["label"] for m in results["models"]]
-    lines = [table(["task", *labels], [[task_name(*key), *cells] for key, cells in score_rows(results)])]
+    shown = [[task_name(*key), *cells] for key, cells in score_rows(results) if not key[1] or key[0] == "names"]
+    lines = [table(["task", *labels], shown)]
     lines += [f"- {compared(c)}" for c in results["paired"] if c["task"] == ALL]
     return "\n".join(lines).rstrip() + "\n"
 

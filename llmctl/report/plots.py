@@ -121,12 +121,13 @@ def bar_chart(
     with _axes(name) as (figure, axes):
         width = 0.8 / max(1, len(bars))
         for i, b in enumerate(bars):
-            at = [g - 0.4 + width * (i + 0.5) for g in range(len(groups))]
-            values = [v if _number(v) else 0.0 for v in b.values]
-            colour = COLOURS[i % len(COLOURS)]
-            axes.bar(at, values, width * 0.92, color=colour, label=_shown(b.label), yerr=_whiskers(b), ecolor=_INK,
-                     error_kw={"elinewidth": 1, "capsize": 2})  # fmt: skip
-        axes.set_xticks(range(len(groups)), [_shown(g) for g in groups], rotation=20 if len(groups) > 4 else 0)
+            there = [g for g, v in enumerate(b.values) if _number(v)]
+            at = [g - 0.4 + width * (i + 0.5) for g in there]
+            whiskers = {"yerr": _whiskers(b, there), "ecolor": _INK, "error_kw": {"elinewidth": 1, "capsize": 2}}
+            heights = [b.values[g] for g in there]
+            axes.bar(at, heights, width * 0.92, color=COLOURS[i % len(COLOURS)], label=_shown(b.label), **whiskers)
+        turned = {"rotation": 20, "ha": "right"} if len(groups) > 4 else {}
+        axes.set_xticks(range(len(groups)), [_shown(g) for g in groups], **turned)
         axes.set_ylabel(y_label)
         axes.grid(True, axis="y", alpha=0.25)
         axes.set_axisbelow(True)
@@ -144,15 +145,13 @@ def thinned(values: Sequence[float], most: int = _MOST_POINTS) -> list[float]:
     return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
 
 
-def _whiskers(b: Bars) -> list[list[float]] | None:
-    """Matplotlib's distances below and above each bar; none for a bar without an interval."""
+def _whiskers(b: Bars, there: Sequence[int]) -> list[list[float]] | None:
+    """Matplotlib's distances below and above the bars of the groups `there`; none where there are no intervals."""
     if not b.low or not b.high:
         return None
-    below, above = [], []
-    for v, low, high in zip(b.values, b.low, b.high, strict=True):
-        known = v is not None and low is not None and high is not None
-        below.append(max(0.0, v - low) if known else 0.0)  # type: ignore[operator]
-        above.append(max(0.0, high - v) if known else 0.0)  # type: ignore[operator]
+    ends = [(b.values[g], b.low[g], b.high[g]) for g in there]
+    below = [max(0.0, v - low) if v is not None and low is not None else 0.0 for v, low, _ in ends]
+    above = [max(0.0, high - v) if v is not None and high is not None else 0.0 for v, _, high in ends]
     return [below, above]
 
 

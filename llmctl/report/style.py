@@ -13,30 +13,30 @@ h3{font-size:1rem;margin:1.2rem 0 .5rem}
 .sub,small,figcaption,caption{color:var(--dim)}
 .sub{margin:0}
 small{font-size:.8em;white-space:nowrap}
-.wide{overflow-x:auto;margin:.6rem 0}
+.wide{overflow-x:auto;margin:.6rem 0;background:var(--paper)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-size:.85rem;padding-bottom:.3rem}
 th,td{text-align:left;min-width:4.5rem;vertical-align:top;padding:.4rem .7rem;border-bottom:1px solid var(--line)}
 thead th{font-size:.85rem;color:var(--dim);font-weight:600;white-space:nowrap}
-tbody th{font-weight:500}
+tbody th{font-weight:500;position:sticky;left:0;background:var(--paper)}
 .n{text-align:right}
 .line{white-space:nowrap}
 .meter{display:block;height:4px;min-width:5rem;max-width:9rem;margin-top:.25rem;border-radius:2px;background:var(--line)}
 .meter i{display:block;height:4px;border-radius:2px;background:var(--bar)}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:.8rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr));gap:.8rem}
 figure{margin:0;padding:.7rem .8rem;background:var(--card);border-radius:8px}
 figcaption{font-size:.85rem;font-weight:600;margin-bottom:.3rem}
 svg,img{display:block;width:100%;height:auto}
 details{margin:.3rem 0;background:var(--card);border-radius:8px}
 details details{margin:.3rem .6rem;background:var(--paper)}
-details>:last-child{padding-bottom:.5rem}
+details[open]{padding-bottom:.4rem}
 summary{cursor:pointer;padding:.45rem .7rem;overflow-wrap:anywhere}
 dl{margin:0;padding:0 .8rem .3rem}
 dt{margin-top:.5rem;font-size:.85rem;color:var(--dim)}
 dd{margin:0}
 pre{margin:.15rem 0;white-space:pre-wrap;overflow-wrap:anywhere;font:.88rem/1.45 ui-monospace,Menlo,Consolas,monospace}
 details>p,details>pre{margin:.2rem .8rem}
-details>.wide{margin:0 .6rem;padding-bottom:.6rem}
+details>.wide{margin:0 .6rem .6rem}
 .marks{letter-spacing:.1em;font-weight:700}
 .right{color:var(--good)}
 .wrong{color:var(--bad)}
