@@ -99,7 +99,7 @@ def read_hub(name: str) -> Iterator[Document]:
 
 def from_row(row: Mapping[str, Any], default_id: str, name: str) -> Document | None:
     """A row as a document, or None where it holds no text."""
-    inner = next((row[k] for k in ("metadata", "meta") if isinstance(row.get(k), Mapping)), {})
+    inner: Mapping[str, Any] = next((row[k] for k in ("metadata", "meta") if isinstance(row.get(k), Mapping)), {})
 
     def first(*keys: str) -> str | None:
         values = (source.get(k) for source in (row, inner) for k in keys)

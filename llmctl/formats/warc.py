@@ -1,8 +1,8 @@
 """WARC, WET and ARC, compressed or not, read to the last whole record.
 
 warcio parses the records. Around it stands what it leaves out: a gzip member that is cut or corrupt ends there, is
-named, and reading goes on at the next member; in a plain file at the next line that begins a record. warcio alone prints
-such damage to stderr and hands on half a record as if it were whole.
+named, and reading goes on at the next member; in a plain file at the next line that begins a record. warcio alone
+prints such damage to stderr and hands on half a record as if it were whole.
 """
 
 from __future__ import annotations
@@ -79,16 +79,16 @@ def read_warc(path: Path, name: str, damage: DamageList) -> Iterator[Document]:
             yield document
 
 
-def records(path: Path, name: str, damage: DamageList) -> Iterator[Record]:
-    """Every whole record of an archive, in order. Damaged ones are named in `damage` and left out."""
+def records(path: Path, name: str, damage: DamageList, start: int = 0) -> Iterator[Record]:
+    """Every whole record of an archive from byte `start` on. Damaged ones are named in `damage` and left out."""
     if path.stat().st_size == 0:
         damage.add(name, "", "the file is empty")
         return
     with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:3] == _GZIP:
-            yield from _compressed(data, name, damage)
+            yield from _compressed(data, start, name, damage)
         else:
-            yield from _plain(f, data, name, damage)
+            yield from _plain(f, data, start, name, damage)
 
 
 class _Member(io.RawIOBase):
@@ -125,6 +125,16 @@ class _Member(io.RawIOBase):
         return 0
 
 
+def member_end(path: Path, start: int) -> int:
+    """The byte behind the gzip member that begins at `start`."""
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    with open(path, "rb") as f:
+        f.seek(start)
+        while not inflate.eof and (chunk := f.read(_CHUNK)):
+            inflate.decompress(chunk)
+        return f.tell() - len(inflate.unused_data)
+
+
 class _Fault(Exception):
     """Where an archive stops making sense: `at` is the offset of the record that is wrong."""
 
@@ -133,8 +143,7 @@ class _Fault(Exception):
         super().__init__(what)
 
 
-def _compressed(data: mmap.mmap, name: str, damage: DamageList) -> Iterator[Record]:
-    start = 0
+def _compressed(data: mmap.mmap, start: int, name: str, damage: DamageList) -> Iterator[Record]:
     while start < len(data):
         member = _Member(data, start)
         stream = io.BufferedReader(member, _CHUNK)
@@ -163,8 +172,7 @@ def _next_member(data: mmap.mmap, at: int) -> int:
     return len(data)
 
 
-def _plain(file: BinaryIO, data: mmap.mmap, name: str, damage: DamageList) -> Iterator[Record]:
-    start = 0
+def _plain(file: BinaryIO, data: mmap.mmap, start: int, name: str, damage: DamageList) -> Iterator[Record]:
     while start < len(data):
         file.seek(start)
         try:
@@ -235,6 +243,11 @@ def http_response(record: Record) -> tuple[int, Any, bytes] | None:
     elif inflate:
         body = _Inflating(stream, decomp_type=inflate)
     return status, headers, body.read(MAX_PAYLOAD)
+
+
+def is_page(record: Record) -> bool:
+    """True where `read_warc` gives a document for the record."""
+    return _document(record, "") is not None
 
 
 def _document(record: Record, name: str) -> Document | None:

@@ -1,0 +1,112 @@
+"""The settings of `llmctl crawl`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
+
+from llmctl.crawl.sources import Kind, classify
+from llmctl.recipe import NoResult, Settings, StageSettings
+
+
+class ScopeSettings(Settings):
+    """Which of the addresses found are followed."""
+
+    hosts: list[str] = []
+    """Hosts to stay on. Empty means the hosts of the sources, with and without `www.`. `*.example.org` takes every
+    host below it, `*` takes the whole web."""
+    include: list[str] = []
+    """Regular expressions; where there are any, an address must match one of them (anywhere in it). The sources
+    themselves are always fetched."""
+    exclude: list[str] = []
+    """Regular expressions; an address that matches one of them (anywhere in it) is not fetched."""
+    depth: Annotated[int, Field(ge=0)] = 10
+    """How many links away from a source a page may be. 0 fetches the given addresses and nothing else; deep pages are
+    reached late anyway, because a crawl goes breadth first."""
+    sitemaps: bool = True
+    """Read the sitemaps that robots.txt names. They reach pages that no link leads to."""
+    max_queries: Annotated[int, Field(ge=0)] = 100
+    """How many different query strings of one path are followed. Calendars and sort orders have no end without it."""
+    strip_params: list[str] = ["utm_*", "gclid", "fbclid", "PHPSESSID", "jsessionid", "sessionid"]
+    """Query parameters that do not change the page; they are cut off, so that it is fetched once."""
+
+
+class PolitenessSettings(Settings):
+    """How gently a host is asked. Scrapy's defaults (no delay, 8 at a time) are what gets crawlers blocked."""
+
+    user_agent: str = "llmctl"
+    """The name that robots.txt rules are looked up by, and the first word of the User-Agent header."""
+    contact: str = ""
+    """An address (e-mail or URL) that is shown to the sites in the User-Agent header, so that they can reach you."""
+    robots: bool = True
+    """Obey robots.txt (RFC 9309). Turn it off only for your own site."""
+    delay: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds between two requests to one host. A longer Crawl-delay in robots.txt is obeyed."""
+    per_host: Annotated[int, Field(ge=1)] = 1
+    """Requests at a time to one host."""
+    private_hosts: list[str] = []
+    """Hosts that may resolve to private, loopback or link-local addresses. Everything else that does is refused, also
+    after a redirect, except where a source itself names such an address (`http://127.0.0.1:8000/`, `localhost`)."""
+
+
+class FetchSettings(Settings):
+    """The limits of a single request."""
+
+    timeout: Annotated[float, Field(gt=0)] = 20.0
+    """Seconds to connect, and to wait for the next bytes. Five times as long and the request is given up altogether."""
+    max_bytes: Annotated[int, Field(ge=1)] = 10_000_000
+    """The largest page, in bytes after decompression; a larger one is left out. HTML beyond a few megabytes is data
+    dumps, and extraction takes seconds on it."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """How often a request that failed for a passing reason (timeout, 429, 5xx) is tried again."""
+    backoff: Annotated[float, Field(ge=0)] = 2.0
+    """Seconds before the first retry; doubled with each further one. A Retry-After of the server is obeyed."""
+    redirects: Annotated[int, Field(ge=0)] = 5
+    """How many redirects in a row are followed. RFC 9309 asks for five."""
+    content_types: list[str] = ["text/html", "application/xhtml+xml", "text/plain"]
+    """What is kept; the body of anything else is not downloaded."""
+
+
+class CrawlConfig(StageSettings):
+    """From URLs, archives or folders to pages."""
+
+    stage: ClassVar[str] = "crawl"
+    makes: ClassVar[str] = "pages"
+
+    source: str | list[str] = []
+    """Where pages come from: URLs, WARC files, folders or files of HTML, text, JSON Lines or Parquet, `hf:org/name`, or
+    `demo` (the documentation of the running Python, served on this machine)."""
+    out: str = "pages"
+    """The name of the pages to make."""
+    max_pages: Annotated[int, Field(ge=1)] = 1000
+    """When to stop a live crawl. The limit is never smaller than the number of addresses given."""
+    concurrency: Annotated[int, NoResult(), Field(ge=1)] = 16
+    """Requests at a time, over all hosts. More than a few dozen only helps on very many hosts."""
+    scope: ScopeSettings = ScopeSettings()
+    """Which of the addresses found are followed."""
+    politeness: PolitenessSettings = PolitenessSettings()
+    """How gently a host is asked."""
+    fetch: FetchSettings = FetchSettings()
+    """The limits of a single request."""
+    strict: bool = False
+    """Stop at the first damaged place of an archive or file. Otherwise it is named, counted and passed over."""
+    segment_bytes: Annotated[int, Field(ge=1)] = 1_000_000_000
+    """The size at which a new WARC file is begun; Common Crawl's files are about this large."""
+
+    @field_validator("source")
+    @classmethod
+    def _known_sources(cls, value: str | list[str]) -> str | list[str]:
+        for source in [value] if isinstance(value, str) else value:
+            classify(source)
+        return value
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources as a list."""
+        return [self.source] if isinstance(self.source, str) else list(self.source)
+
+    def inputs(self) -> list[tuple[str, Sequence[str], bool]]:
+        """The files and folders among the sources: what they hold decides whether the pages are up to date."""
+        return [(s, ("pages",), True) for s in self.sources if classify(s) in (Kind.LOCAL, Kind.HUB)]
