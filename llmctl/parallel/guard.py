@@ -23,18 +23,24 @@ class TimedOut(Exception):
 
 
 class Crashed(Exception):
-    """The child died: a crash of a C library, or memory."""
+    """The child died: a crash of a C library, or memory. `how` says by what."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+        super().__init__(how)
 
 
 class Guard:
     """`guard(task)` is `function(task)` in a child, started when first needed and again after each kill.
 
-    `seconds` of processor time a call may take. Raises TimedOut, Crashed, or Failed with the function's traceback.
+    `seconds` of processor time a call may take; `prepare` runs in each new child first and takes as long as it takes. Raises TimedOut, Crashed, or Failed with the function's traceback.
     Close it, or use it as a context manager.
     """
 
-    def __init__(self, function: Callable[[Any], Any], seconds: float) -> None:
-        self.function, self.seconds = function, seconds
+    def __init__(
+        self, function: Callable[[Any], Any], seconds: float, prepare: Callable[[], None] | None = None
+    ) -> None:
+        self.function, self.seconds, self.prepare = function, seconds, prepare
         self._worker: Worker | None = None
 
     def __call__(self, task: Any) -> Any:
@@ -66,8 +72,8 @@ class Guard:
 
     def _started(self) -> Worker:
         if self._worker is None:
-            self._worker = Worker(self.function, parent=False)
-            self._worker.receive()  # ready: what the imports cost does not count against the first call
+            self._worker = Worker(self.function, self.prepare, parent=False)
+            self._worker.receive()  # "ready"
         return self._worker
 
     def _wait(self, worker: Worker, used: float) -> None:

@@ -33,10 +33,13 @@ class Died(Exception):
 class Worker:
     """A child process. `send` a task, then `receive` its outcome from `pipe`.
 
-    `parent` says whether the child starts children of its own (a daemon may not, by multiprocessing's rules).
+    `prepare` runs in the child before it says that it is ready. `parent` says whether the child starts children of its
+    own (a daemon may not, by multiprocessing's rules).
     """
 
-    def __init__(self, function: Callable[[Any], Any], parent: bool = True) -> None:
+    def __init__(
+        self, function: Callable[[Any], Any], prepare: Callable[[], None] | None = None, parent: bool = True
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=not parent)
@@ -45,7 +48,7 @@ class Worker:
         theirs.close()
         # By the pipe and not as an argument: its module is imported when it arrives, after _serve prepared the child.
         with contextlib.suppress(Died):  # heard by the first receive()
-            self.send(function)
+            self.send((function, prepare))
 
     def send(self, task: Any) -> None:
         """Hand over a task. Died where the child is gone."""
@@ -103,7 +106,9 @@ def _serve(pipe: connection.Connection) -> None:
         os.environ.setdefault(name, "1")
     ticks.listen(lambda count: pipe.send(("tick", count)))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        function = pipe.recv()
+        function, prepare = pipe.recv()
+        if prepare:
+            prepare()
         pipe.send(("ready", 0))
         while True:
             outcome = attempt(function, pipe.recv())

@@ -1,0 +1,108 @@
+"""A document on its way through the steps, and what a rule has to say about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llmctl.formats.document import Document
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Row:
+    """One document. Steps read and rewrite `text`; None means that it is not extracted yet.
+
+    `size` is the bytes of the text in UTF-8, or of the page while there is no text.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.id, self.url = well_formed(document.id), well_formed(document.url)
+        self.dump, self.date = well_formed(document.dump), well_formed(document.date)
+        self.file_path = well_formed(document.file_path)
+        self.language, self.language_score = document.language or "", None
+        self.size = len(document.html or b"")
+        self._text: str | None = None
+        if document.text is not None:
+            self.text = well_formed(document.text)
+
+    language: str
+    language_score: float | None
+
+    @property
+    def text(self) -> str | None:
+        """The text, once there is one."""
+        return self._text
+
+    @text.setter
+    def text(self, text: str) -> None:
+        self._text, self.size = text, len(text.encode())
+
+    @property
+    def body(self) -> str:
+        """The text, by the time every step may rely on there being one."""
+        assert self._text is not None, "a text rule before extraction"
+        return self._text
+
+    def columns(self) -> dict[str, Any]:
+        """The row of the corpus. Tokens are counted at the end, when the text no longer changes."""
+        return {
+            "text": self.body,
+            "id": self.id,
+            "dump": self.dump,
+            "url": self.url,
+            "date": self.date,
+            "file_path": self.file_path,
+            "language": self.language,
+            "language_score": self.language_score,
+            "token_count": None,
+        }
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule applied to one document: the value it measured, the threshold, and whether that drops the document.
+
+    `detail` is what a number cannot say (the entry of a block list, the other document of a pair).
+    """
+
+    rule: str
+    failed: bool
+    value: float | None = None
+    threshold: float | None = None
+    detail: str = ""
+
+
+class Step(Protocol):
+    """A step checks a row rule by rule, in the published order; it may rewrite the text after its checks have passed.
+
+    The checks are a generator, so that a rule costs nothing where an earlier one has dropped the document.
+    """
+
+    name: str
+
+    def __call__(self, row: Row) -> Iterator[Check]:
+        """The checks, in order."""
+        ...
+
+
+def above(rule: str, value: float, most: float | None) -> Check:
+    """Fails strictly above `most`; None never fails."""
+    return Check(rule, most is not None and value > most, float(value), most)
+
+
+def below(rule: str, value: float, least: float | None) -> Check:
+    """Fails strictly below `least`; None never fails."""
+    return Check(rule, least is not None and value < least, float(value), least)
+
+
+def well_formed(text: str) -> str:
+    """`text` without lone surrogates, which JSON can carry and UTF-8 cannot."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return _SURROGATE.sub("\ufffd", text)
