@@ -43,6 +43,7 @@ class SynthConfig(StageSettings):
     makes: ClassVar[str] = "conversations"
 
     out: str = "synth"
+    """The name of the artifact to make; on the command line the kind's name, unless given."""
     mix: dict[str, int]
     """How many of each kind, e.g. {sums: 3000, names: 1000}: sums, identity, names, lookup, python, tools (lookup and
     python, half each); all are shuffled into one artifact. Or {preferences: N} alone, which makes comparisons."""

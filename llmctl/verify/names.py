@@ -36,6 +36,12 @@ _ASK_ANY = (
     "Teach me about {}.",
     "Are you familiar with {}?",
     "What comes to mind about {}?",
+    "Let me know about {}.",
+    "What is known about {}?",
+    "Give me some facts about {}.",
+    "Write about {}.",
+    "Help me understand {}.",
+    "Inform me about {}.",
 )
 _ASK_WHO = (
     "Who is {}?",

@@ -195,7 +195,7 @@ def test_a_cut_gzip_keeps_what_came_before(tmp_path: Path) -> None:
     assert "damaged from here on" in found.skipped[-1].why
 
 
-WORDS = (
+WORDS = (  # noqa: SIM905
     "messages role content user conversations from value turns speaker text data instruction input output prompt "
     "response replies chosen rejected context generation reward tools rank type"
 ).split(" ")
