@@ -111,14 +111,18 @@ def _names_table(results: Mapping[str, Any]) -> html.Html:
 
 
 def _form_table(results: Mapping[str, Any]) -> html.Html:
-    rows = []
+    whole: list[list[object]] = []
+    parts: list[list[object]] = []
     for s in results["scores"]:
         if s.get("formatted") and s["n"] and not s["group"]:
             f = s["formatted"]
             form = html.interval(percent(f["value"]), percent(f["low"]), percent(f["high"]), f["value"])
-            rows.append([s["model"], task_name(s["task"]), form, round(s["mean_tokens"], 1), s["cut_off"]])
+            row = [s["model"], task_name(s["task"]), form, round(s["mean_tokens"], 1), s["cut_off"]]
+            (whole if s["task"] == ALL else parts).append(row)
     columns = ("model", "task", "in the form that was taught, %", "tokens an answer", "cut off")
-    return html.folded("By model and task", html.table(columns, rows)) if rows else html.Html("")
+    if not whole:
+        return html.Html("")
+    return html.Html(html.table(columns, whole) + html.folded("Task by task", html.table(columns, parts)))
 
 
 def _paired_table(results: Mapping[str, Any]) -> html.Html:

@@ -156,10 +156,7 @@ def page(title: str, parts: Iterable[object], subtitle: str = "") -> str:
 
 
 def _cell(value: object, first: bool) -> str:
-    if first:
-        return f'<th scope="row">{text(value)}</th>'
-    figure = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return f'<td class="n">{text(value)}</td>' if figure else f"<td>{text(value)}</td>"
+    return f'<th scope="row">{text(value)}</th>' if first else f"<td>{text(value)}</td>"
 
 
 def _short(question: str, most: int = 110) -> str:

@@ -19,7 +19,6 @@ caption{text-align:left;font-size:.85rem;padding-bottom:.3rem}
 th,td{text-align:left;min-width:4.5rem;vertical-align:top;padding:.4rem .7rem;border-bottom:1px solid var(--line)}
 thead th{font-size:.85rem;color:var(--dim);font-weight:600;white-space:nowrap}
 tbody th{font-weight:500;position:sticky;left:0;background:var(--paper)}
-.n{text-align:right}
 .line{white-space:nowrap}
 .meter{display:block;height:4px;min-width:5rem;max-width:9rem;margin-top:.25rem;border-radius:2px;background:var(--line)}
 .meter i{display:block;height:4px;border-radius:2px;background:var(--bar)}

@@ -14,8 +14,10 @@ from llmctl.eval import asking
 from llmctl.eval.config import EvalConfig
 from llmctl.eval.questions import Question
 from llmctl.eval.stage import plan, run
-from llmctl.generate.engine import Engine
+from llmctl.generate.engine import Engine, Sample
+from llmctl.model.chat_format import render
 from llmctl.model.tokenizer import train_tokenizer
+from llmctl.verify import KINDS, problems
 from llmctl.workspace import Workspace
 
 SMALL: dict[str, Any] = {"items": 6, "max_new_tokens": 8, "batch_size": 4, "python": False, "precision": "fp32"}
@@ -44,6 +46,34 @@ def test_everything_that_applies_is_found_through_the_lineage(shelf, workspace: 
     assert not any(m["role"] == "assistant" for r in rows for m in r["messages"])  # the answer is not shown
     page = made.file("report.html").read_text()
     assert "Known and made-up names" in page and "chat against base" in page
+
+
+def test_a_model_that_answers_as_taught_is_right_everywhere(
+    shelf, workspace: Workspace, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worked answers themselves, in the place of a model's: nothing on the way from item to score may lose one."""
+    known = {i.question: i.messages[-1] for k in KINDS for i in problems(k, 20, 0, heldout=True)}
+
+    def recite(self: Engine, prompts: list[list[int]], *_: Any, **__: Any) -> list[list[Sample]]:
+        found = []
+        for prompt in prompts:
+            question = self.tokenizer.decode(prompt).split("<|im_sep|>")[1].split("<|im_end|>")[0]
+            ids = render([known[question]], self.tokenizer).ids
+            text = self.tokenizer.decode(ids).split("<|im_sep|>")[1].removesuffix("<|im_end|>")
+            found.append([Sample(ids, [], [], "stop", text)])
+        return found
+
+    monkeypatch.setattr(Engine, "generate", recite)
+    shelf.conversations("talks", tuple(KINDS), 20)
+    shelf.model("base", "pretrain")
+    shelf.model("chat", "sft", ["base", "talks"])
+    made = run(EvalConfig(models=["chat"], items=20), workspace, console)
+    results = json.loads(made.file("results.json").read_text())
+    assert {s["value"] for s in results["scores"]} == {1.0}
+    assert {s["formatted"]["value"] for s in results["scores"]} == {1.0}
+    refused = {s["group"]: s["refused"] / s["n"] for s in results["scores"] if s["task"] == "names"}
+    assert (refused["made-up"], refused["known"]) == (1.0, 0.0)
+    assert made.figures["headline"]["after"] == 100.0
 
 
 def test_a_base_model_alone_is_asked_problems_made_by_code(shelf, workspace: Workspace, console: Console) -> None:
