@@ -54,9 +54,7 @@ def input_files(source: Artifact | Foreign) -> list[File]:
 
 
 def count_documents(task: tuple[int, Sequence[File], bool]) -> tuple[int, dict[str, Any]]:
-    """(number, files, strict) -> the number, and the documents in each file and every damaged place. A hub cannot be counted:
-    None.
-    """
+    """(number, files, strict) -> the number; the documents in each file (None: a hub tells no count); the damage."""
     number, files, strict = task
     damage, counts = DamageList(strict), []
     for file in files:

@@ -33,8 +33,8 @@ class Crashed(Exception):
 class Guard:
     """`guard(task)` is `function(task)` in a child, started when first needed and again after each kill.
 
-    `seconds` of processor time a call may take; `prepare` runs in each new child first and takes as long as it takes. Raises TimedOut, Crashed, or Failed with the function's traceback.
-    Close it, or use it as a context manager.
+    `seconds` of processor time a call may take; `prepare` runs in each new child first and takes as long as it takes.
+    Raises TimedOut, Crashed, or Failed with the function's traceback. Close it, or use it as a context manager.
     """
 
     def __init__(
