@@ -47,13 +47,13 @@ def say_made(stage: Stage, made: Made, console: Console) -> None:
     figures = made.artifact.figures
     name = made.artifact.name
     if not made.fresh:
-        console.done(f"{stage.name} {name}: up to date", stage.then.format(out=name))
+        console.done(f"{stage.name} {name}: up to date", stage.next(made.artifact))
         return
     size = human_bytes(made.artifact.bytes)
     parts = [str(figures["out"]) if figures.get("out") else size, headline(figures)]
     seconds = float(made.artifact.manifest.get("seconds") or 0)
     text = "; ".join(p for p in parts if p)
-    console.done(f"{stage.name} {name}: {text} ({human_seconds(seconds)})", stage.then.format(out=name))
+    console.done(f"{stage.name} {name}: {text} ({human_seconds(seconds)})", stage.next(made.artifact))
 
 
 def headline(figures: dict[str, Any]) -> str:

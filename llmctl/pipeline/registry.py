@@ -16,6 +16,10 @@ from llmctl.recipe import StageSettings
 from llmctl.workspace import Artifact, Workspace
 
 
+# What to type after a stage that makes another kind than usual.
+_THEN = {"comparisons": "llmctl rm MODEL {out}"}
+
+
 @dataclass(frozen=True)
 class Stage:
     """One lifecycle stage. `also_makes` are kinds it makes under the same name beside its main one."""
@@ -42,6 +46,10 @@ class Stage:
         """`plan(config, workspace)`: what --dry-run says about it."""
         found: Callable[[Any, Workspace], list[tuple[str, str]]] = import_module(f"llmctl.{self.name}.stage").plan
         return found
+
+    def next(self, made: Artifact) -> str:
+        """What to type after `made`."""
+        return _THEN.get(made.kind, self.then).format(out=made.name)
 
 
 STAGES = {
