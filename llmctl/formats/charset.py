@@ -59,11 +59,12 @@ def meta_charset(data: bytes) -> str | None:
 
 
 def _guess(data: bytes, named: list[str]) -> str:
-    """What the bytes look like. A declared charset that nearly fits beats a guess."""
-    if named and data.decode(named[0], "replace").count("\ufffd") <= max(1, len(data) // 1000):
-        return named[0]
-    if data.decode("utf-8", "replace").count("\ufffd") <= len(data) // 1000:
-        return "utf-8"  # a few broken bytes, a page cut in the middle of a character
+    """What the bytes look like. A charset that is declared, or UTF-8, and nearly fits beats a guess."""
+    for codec in [*named[:1], "utf-8"]:
+        text = data.decode(codec, "replace")
+        broken = text.count("\ufffd")
+        if broken * 10 <= sum(not c.isascii() for c in text) - broken:
+            return codec
     from charset_normalizer import from_bytes
 
     best = from_bytes(data[:_GUESS_FROM]).best()

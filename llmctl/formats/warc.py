@@ -85,7 +85,7 @@ def records(path: Path, name: str, damage: DamageList, start: int = 0) -> Iterat
         damage.add(name, "", "the file is empty")
         return
     with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:3] == _GZIP:
+        if data[:3] == _GZIP or (data[:5] != b"WARC/" and _next_member(data, 1) < len(data)):
             yield from _compressed(data, start, name, damage)
         else:
             yield from _plain(f, data, start, name, damage)
@@ -196,7 +196,7 @@ def _parse(stream: Any, start: int, tell: Callable[[], int] | None) -> Iterator[
         block = _block(found, at)
         here, following = _next_line(stream, tell, start)
         # An ARC record may be followed by the next without a blank line between.
-        if line.startswith(b"WARC/") and following and not following.startswith(b"WARC/"):
+        if line.startswith(b"WARC/") and not b"WARC/".startswith(following[:5]):
             raise _Fault(at, "the record does not end where its Content-Length says")
         yield Record(found.rec_headers, block, at)
         at, line = here, following
