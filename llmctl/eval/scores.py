@@ -93,13 +93,16 @@ def headline(facts: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, An
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest's figures: the headline, and each score under `model/task` (shares in per cent)."""
+    """The manifest's figures: the headline, and each score under `model/task` (shares in per cent).
+
+    Of the groups only those of `names` are figures of their own: they ask for opposite things.
+    """
     found: dict[str, Any] = {"headline": results["headline"]}
     asked, models = results["data"]["items"]["count"], len(results["models"])
+    shown = [s for s in results["scores"] if s["value"] is not None and (not s["group"] or s["task"] == "names")]
     found["in"] = f"{models} model{'s' if models != 1 else ''}, {asked:,} held-out items"
-    found["out"] = f"{len(results['scores']):,} scores"
-    for s in results["scores"]:
+    found["out"] = f"{len(shown):,} scores"
+    for s in shown:
         name = f"{s['model']}/{s['task']}" + (f" {s['group']}" if s["group"] else "")
-        if s["value"] is not None:
-            found[name] = round(100 * s["value"], 3) if s["unit"] == "share" else round(s["value"], 5)
+        found[name] = round(100 * s["value"], 3) if s["unit"] == "share" else round(s["value"], 5)
     return found
