@@ -1,1 +1,1 @@
-"""To be written."""
+"""From tokens to a base model."""

@@ -1,0 +1,88 @@
+"""How long a run will take and what memory it needs, before it is begun."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from llmctl.model.config import ModelConfig
+from llmctl.model.transformer import Transformer
+from llmctl.train.batch import Batch
+from llmctl.train.device import autocast, best_device, compute_dtype
+from llmctl.train.loss import lm_loss
+from llmctl.train.optimizer import Optimizer
+from llmctl.train.settings import TrainSettings
+
+_SHORT = 2e11  # FLOPs of one measured step: well under a second on a slow CPU, long enough to be typical
+_TOKENS = 2048  # and no more than this many tokens, for models so small that overheads rule
+_LARGE = 400_000_000  # parameters from which on the model is not built just to be measured
+# What training makes of the rate of plain matrix products, where it is only guessed: nanochat's MFU is 0.41 to 0.46.
+_UTILISATION = 0.4
+
+
+def seconds_a_token(shape: ModelConfig, context: int, settings: TrainSettings) -> tuple[float, str]:
+    """(seconds, how it was found out): three real steps of a model of this shape, or the rate of matrix products."""
+    device, flops = best_device(), shape.flops_per_token(context)
+    if shape.parameters() > _LARGE:
+        return flops / (_UTILISATION * matmul_rate(settings.precision)), "from the rate of matrix products"
+    model = Transformer(shape).to(device)
+    optimizer = Optimizer(model, settings.optimizer, compute_dtype(settings.precision, device))
+    rows = max(1, min(_TOKENS // context, int(_SHORT / (flops * context))))
+    ids = torch.randint(shape.vocab_size, (rows, context), device=device)
+    batch = Batch(ids, ids, torch.ones(rows, context, device=device))
+    best = float("inf")
+    for _ in range(3):  # the first warms up
+        begun = time.perf_counter()
+        with autocast(settings.precision, device):
+            loss = lm_loss(model, batch)
+        loss.total.backward()
+        optimizer.step(1.0)
+        float(loss.total.detach())
+        best = min(best, time.perf_counter() - begun)
+    return best / (rows * context), "measured by three steps"
+
+
+def matmul_rate(precision: str, size: int = 1024) -> float:
+    """FLOP/s of a square matrix product on this machine."""
+    device = best_device()
+    a = torch.randn(size, size, device=device, dtype=compute_dtype(precision, device))
+    best = float("inf")
+    for _ in range(4):
+        begun = time.perf_counter()
+        float((a @ a)[0, 0])
+        best = min(best, time.perf_counter() - begun)
+    return 2 * size**3 / best
+
+
+def memory(shape: ModelConfig, rows: int, context: int, settings: TrainSettings) -> int:
+    """Bytes, about: weights, gradients, optimizer state, and the activations of `rows` rows in one pass."""
+    matrices = shape.layers * shape.width * (2 * shape.head_dim * (shape.heads + shape.kv_heads) + 3 * shape.mlp_width)
+    moments = 2 * shape.parameters() - (matrices if settings.optimizer.name == "muon" else 0)
+    weights = 4 * (2 * shape.parameters() + moments)
+    # What backward needs of a layer and token: some ten vectors of the width and four of the MLP's, in 2 or 4 bytes.
+    size = compute_dtype(settings.precision, best_device()).itemsize
+    activations = rows * context * shape.layers * (10 * shape.width + 4 * shape.mlp_width) * size
+    return weights + activations
+
+
+def rows(shape: ModelConfig, tokens: int, rows_at_once: int, context: int, settings: TrainSettings) -> list[Any]:
+    """The lines of a plan that every training stage has: (what, how much)."""
+    seconds, how = seconds_a_token(shape, context, settings)
+    flops = shape.flops_per_token(context) * tokens
+    kind = str(compute_dtype(settings.precision, best_device())).removeprefix("torch.")
+    return [
+        ("tokens", f"{tokens:,}"),
+        ("FLOPs", f"{flops:.2e}"),
+        ("memory", f"about {memory(shape, rows_at_once, context, settings) / 1e6:,.0f} MB"),
+        ("precision", f"{kind} on {best_device()}"),
+        ("speed", f"{1 / seconds:,.0f} tokens/s ({how})"),
+        ("time", f"about {_minutes(tokens * seconds)}"),
+    ]
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
