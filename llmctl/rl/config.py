@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from llmctl.errors import nearest
 from llmctl.recipe import InputOf, NoResult, Settings, StageSettings
-from llmctl.recipe.check import problems
-from llmctl.recipe.source import Source
 from llmctl.train.settings import OptimizerSettings, ScheduleSettings, TrainSettings
+from llmctl.verify.identity import IdentityOptions
+from llmctl.verify.lookup import LookupOptions
+from llmctl.verify.names import NamesOptions
+from llmctl.verify.python_tool import PythonOptions
+from llmctl.verify.sums import SumsOptions
 
+TASKS = ("sums", "identity", "names", "lookup", "python")
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -112,8 +116,16 @@ class RlConfig(StageSettings):
     chance earns nothing and teaches nothing."""
     task: str = "sums"
     """The kind of problems to practise, made by code with known answers."""
-    options: dict[str, Any] = {}
-    """Settings of that kind of problem, such as `digits: [2, 4]` for sums. `llmctl synth` takes the same."""
+    sums: SumsOptions = SumsOptions()
+    """The problems of the task `sums`."""
+    identity: IdentityOptions = IdentityOptions()
+    """The problems of the task `identity`."""
+    names: NamesOptions = NamesOptions()
+    """The problems of the task `names`."""
+    lookup: LookupOptions = LookupOptions()
+    """The problems of the task `lookup`, solved with the search tool."""
+    python: PythonOptions = PythonOptions()
+    """The problems of the task `python`, solved with the python tool."""
     reward: Annotated[str, InputOf(("model",), files=True)] = ""
     """A reward model whose score is added to the reward. It has to have the model's tokenizer."""
     rewards: RewardSettings = RewardSettings()
@@ -133,17 +145,18 @@ class RlConfig(StageSettings):
     show_every: Annotated[int, Field(ge=0), NoResult()] = 20
     """Show the best, a middle and the worst roll-out every so many steps; 0 does not."""
 
-    @model_validator(mode="after")
-    def _known_task(self) -> RlConfig:
-        # Imported here: a recipe's other stages can be checked without the problems.
-        from llmctl.verify import KINDS
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, task: str) -> str:
+        if task not in TASKS:
+            raise ValueError(f"no task {task!r}{nearest(task, TASKS)}; tasks: {', '.join(TASKS)}")
+        return task
 
-        if self.task not in KINDS:
-            raise ValueError(f"no task {self.task!r}{nearest(self.task, KINDS)}; tasks: {', '.join(KINDS)}")
-        wrong = problems(KINDS[self.task].options, self.options, Source("options", self.options))
-        if wrong:
-            raise ValueError("; ".join(f"options: {e.what}" for e in wrong))
-        return self
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings of the chosen task's problems."""
+        found: Settings = getattr(self, self.task)
+        return found.model_dump()
 
     @model_validator(mode="after")
     def _something_to_earn(self) -> RlConfig:

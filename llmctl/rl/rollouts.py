@@ -28,8 +28,8 @@ from llmctl.verify import Item, problems
 class Practice:
     """The source of the training loop: the micro-batches of a step are a function of the step and of the weights.
 
-    `reference` is the frozen model that the KL penalty holds on to, or None. `last` are the newest groups of roll-outs
-    and `report` their statistics, for the log.
+    `reference` is the frozen model that the KL penalty holds on to, or None. `last` are the newest groups of roll-outs;
+    `report` has their statistics after a step that made new ones, for the log.
     """
 
     config: RlConfig
@@ -51,6 +51,8 @@ class Practice:
         turn, again = divmod(step, self.config.method.updates)
         if again == 0:
             self._rows = self.collect(turn)
+        else:
+            self.report = {}
         self.collected = time.monotonic()
         if not self._rows:
             return []
@@ -61,7 +63,7 @@ class Practice:
         """One set of roll-outs under the present weights, as tensors."""
         begun = time.monotonic()
         self.last = self.attempt(turn)
-        rewards = torch.tensor([[r.total for r in group] for group in self.last])
+        rewards = torch.tensor([[r.total for r in group] for group in self.last], dtype=torch.float32)
         advantages = group_relative(rewards, self.config.method.scale)
         # Without a spread every advantage is 0, and only the KL penalty would have a gradient.
         used = has_spread(rewards) if self.reference is None else torch.ones(len(rewards), dtype=torch.bool)

@@ -86,7 +86,7 @@ class Log:
     def statistics(self, step: int, model: nn.Module) -> dict[str, Any]:
         """The roll-outs of the step in numbers; a warning where they show that something is off."""
         row = {**self.practice.report, "update_s": time.monotonic() - self.practice.collected}
-        for line in self.diagnosis.see({**row, **self.loss.last}):
+        for line in self.diagnosis.see({**row, **self.loss.last}) if self.practice.report else ():
             self.console.warn(f"step {step}: {line}")
         return row
 
@@ -104,7 +104,7 @@ class Log:
             self.console.info(f"  {rank:6} {r.total:5.2f}  {r.item.question}  ->  {reply}  (answer: {r.item.answer})")
             rows.append({"rank": rank, "reward": r.total, "parts": r.parts, "question": r.item.question,
                          "reply": r.sample.text, "answer": r.item.answer})  # fmt: skip
-        return {"rollouts": rows}
+        return {"rollouts": rows} if rows else {}
 
 
 def figures(config: RlConfig, build: Build, model: ModelConfig, seconds: float) -> dict[str, Any]:
