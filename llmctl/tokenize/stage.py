@@ -47,10 +47,7 @@ def run(config: TokenizeConfig, workspace: Workspace, console: Console) -> Artif
         )
         build.figures |= _figures(writers, tokenizer)
     if texts.damage:
-        first = texts.damage[0]
-        console.warn(
-            f"{len(texts.damage)} pieces of the input could not be read; the first: {first.file}: {first.what}"
-        )
+        console.warn(f"{len(texts.damage)} places of the input could not be read, the first: {texts.damage[0]}")
     return build.done()
 
 
@@ -65,7 +62,7 @@ def plan(config: TokenizeConfig, workspace: Workspace) -> list[tuple[str, str]]:
     else:
         vocab_size, digits = config.vocab_size, config.digits_for(config.vocab_size)
         rows.append(("tokenizer", f"to train: {vocab_size:,} tokens, at most {digits} digits each"))
-    # English web text: 3.4 bytes a token at 4,096, 3.9 at 8,192, 4.4 at 32,768, 4.7 at 100,277.
+    # Roughly, for English; other languages and code need more tokens.
     tokens = size / float(np.interp(np.log2(vocab_size), [8, 12, 13, 15, 16.6], [1.0, 3.4, 3.9, 4.4, 4.7]))
     dtype = dtype_for(vocab_size)
     rows.append(("tokens", f"about {tokens / 1e6:,.1f} M, {config.val_fraction:.1%} of the documents held out"))

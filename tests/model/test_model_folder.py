@@ -22,7 +22,15 @@ def tokenizer() -> Tokenizer:
 
 
 def made(tokenizer: Tokenizer, **changes) -> Transformer:
-    base = dict(vocab_size=tokenizer.vocab_size, layers=2, width=32, heads=4, kv_heads=2, head_dim=8, mlp_width=48)
+    base = {
+        "vocab_size": tokenizer.vocab_size,
+        "layers": 2,
+        "width": 32,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 8,
+        "mlp_width": 48,
+    }
     torch.manual_seed(0)
     model = Transformer(ModelConfig(**(base | {"context": 64} | changes)))
     for p in model.parameters():

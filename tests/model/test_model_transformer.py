@@ -20,7 +20,16 @@ V = 300
 
 
 def shape(**changes) -> ModelConfig:
-    base = dict(vocab_size=V, layers=3, width=48, heads=4, kv_heads=2, head_dim=16, mlp_width=80, context=64)
+    base = {
+        "vocab_size": V,
+        "layers": 3,
+        "width": 48,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 16,
+        "mlp_width": 80,
+        "context": 64,
+    }
     return ModelConfig(**(base | changes))
 
 
