@@ -14,9 +14,8 @@ from llmctl.generate.sampling import Sampling, choose, row_keys, uniforms
 
 # Tokens of a prefill pass: enough to fill the matrix units, few enough that the MLP's activations stay in tens of MB.
 _PREFILL = 8192
-# Finished rows are dropped once they are this part of the batch: a drop copies the cache, which costs about as much as
-# the attention of two steps.
-_DROP = 1 / 8
+# Columns that a fresh cache has beyond its prompts; it grows when an answer is longer.
+_ROOM = 64
 
 
 class Batch:
@@ -52,9 +51,7 @@ class Batch:
         self.control = Control(tokenizer, sampling, tools, self.ids)
         self.keys = row_keys(sampling.seed, rows)
         self.live = np.arange(len(rows))
-        """The rows that the cache still holds, in its order."""
-        self.done = np.zeros(len(rows), dtype=bool)
-        """Which of them have ended and wait to be dropped."""
+        """The rows that still go on, in the order in which the cache holds them."""
         self.at = 0
         self.logits: Tensor
         self.seen: Tensor | None
@@ -64,44 +61,45 @@ class Batch:
     def step(self) -> bool:
         """Write one token into every row that goes on. False once all have ended."""
         drawn, scores = choose(self.logits, self.sampling, uniforms(self.keys[self.live], self.at), self.seen)
-        new, logprobs = drawn.cpu().numpy(), scores.cpu().numpy()
-        self._record(new, logprobs)
+        new = drawn.cpu().numpy()
+        done = self._record(new, scores.cpu().numpy())
         self.at += 1
-        if self.done.all():
+        if done.all():
             return False
-        if self.done.mean() >= _DROP:
-            new = self._drop(new)
+        if done.any():
+            new = self._drop(done, new)
         self._feed(torch.from_numpy(new).to(self.device))
         return True
 
-    def _record(self, new: np.ndarray, logprobs: np.ndarray) -> None:
-        """Note the tokens `new` (B,), tool results put in their place, and which rows they end."""
+    def _record(self, new: np.ndarray, logprobs: np.ndarray) -> np.ndarray:
+        """Note the tokens `new` (B,), tool results put in their place. Returns (B,) bool: which rows end with them."""
         forced = self.control.force(self.live, new, logprobs)
         self.ids[self.live, self.at] = new
         self.forced[self.live, self.at] = forced
         self.logprobs[self.live, self.at] = logprobs
-        sampled = ~forced & ~self.done
-        self.length[self.live[~self.done]] += 1
-        stopped = self.control.stopped(self.live, new, sampled)
+        self.length[self.live] = self.at + 1
+        stopped = self.control.stopped(self.live, new, ~forced)
         self.stopped[self.live[stopped]] = True
-        self.done |= stopped | (self.length[self.live] >= self.limit[self.live])
-        self.control.run_tools(self.live, new, sampled & ~self.done, self.at)
+        done = stopped | (self.at + 1 >= self.limit[self.live])
+        self.control.run_tools(self.live, new, ~forced & ~done, self.at)
+        return done
 
-    def _drop(self, new: np.ndarray) -> np.ndarray:
-        kept = np.flatnonzero(~self.done)
-        rows = torch.from_numpy(kept).to(self.device)
-        self.cache.select(rows)
+    def _drop(self, done: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Take the rows that are `done` out: the last rows move into their places. Returns `new` likewise."""
+        going = np.flatnonzero(~done)
+        order = np.arange(len(going))
+        holes, movers = order[done[: len(going)]], going[going >= len(going)]
+        order[holes] = movers
+        self.cache.shrink(torch.from_numpy(holes), torch.from_numpy(movers), len(going))
         if self.seen is not None:
-            self.seen = self.seen[rows]
-        self.live, self.done = self.live[kept], self.done[kept]
-        return new[kept]
+            self.seen = self.seen[torch.from_numpy(order).to(self.device)]
+        self.live = self.live[order]
+        return new[order]
 
     def _feed(self, new: Tensor) -> None:
         if self.seen is not None:
             self.seen.scatter_(1, new[:, None], True)
-        # A row that has ended at the context's end may wait in the batch for a few steps more.
-        positions = self.cache.extend(1).clamp(max=self.context - 1)
-        hidden = self.model(new[:, None], positions=positions, cache=self.cache)
+        hidden = self.model(new[:, None], positions=self.cache.extend(1), cache=self.cache)
         self.logits = self.model.logits(hidden[:, -1])
 
     @torch.inference_mode()
@@ -112,17 +110,14 @@ class Batch:
         for row, prompt in zip(ids, prompts, strict=True):
             row[width - len(prompt) :] = torch.tensor(prompt)
         begins = torch.tensor([width - len(p) for p in prompts], device=self.device)
-        columns = width + min(int(self.limit.max()), 64)
-        self.cache = KVCache(config.layers, config.kv_heads, config.head_dim, begins, self.dtype, columns)
+        self.cache = KVCache(config.layers, config.kv_heads, config.head_dim, begins, self.dtype, width)
         ids = ids.to(self.device)
         for part in ids.split(max(1, _PREFILL // len(prompts)), dim=1):
             hidden = self.model(part, positions=self.cache.extend(part.shape[1]), cache=self.cache)
         logits = self.model.logits(hidden[:, -1])
         rows = torch.tensor(owner, device=self.device)
-        if owner != list(range(len(prompts))):
-            self.cache.select(rows)
-            logits = logits[rows]
-        self.logits = logits
+        self.cache.expand(rows, width + min(int(self.limit.max()), _ROOM))
+        self.logits = logits[rows]
         self.seen = self._seen(prompts)[rows] if self.sampling.repetition_penalty != 1 else None
 
     def _seen(self, prompts: list[list[int]]) -> Tensor:

@@ -46,20 +46,26 @@ class KVCache:
         self.values[layer][:, :, self.start : self.end] = v
         return self.keys[layer][:, :, : self.end], self.values[layer][:, :, : self.end]
 
-    def select(self, rows: Tensor) -> None:
-        """Keep `rows` (indices; a row may come several times), and drop the columns that none of them uses."""
-        begins = self.begins[rows]
-        spare = int(begins.min())
+    def expand(self, rows: Tensor, columns: int) -> None:
+        """Make row i a copy of the present row `rows[i]` (indices, any number of them), with room for `columns`."""
         for kept in (self.keys, self.values):
             for i, t in enumerate(kept):
-                room = torch.empty(
-                    (len(rows), t.shape[1], t.shape[2] - spare, t.shape[3]), dtype=t.dtype, device=t.device
-                )
-                torch.index_select(t[:, :, spare : self.end], 0, rows, out=room[:, :, : self.end - spare])
+                room = torch.empty((len(rows), t.shape[1], columns, t.shape[3]), dtype=t.dtype, device=t.device)
+                torch.index_select(t[:, :, : self.end], 0, rows, out=room[:, :, : self.end])
                 kept[i] = room
-        self.begins = begins - spare
-        self.start, self.end = self.start - spare, self.end - spare
-        self._ragged = bool((self.begins > 0).any())
+        self.begins = self.begins[rows]
+
+    def shrink(self, holes: Tensor, movers: Tensor, rows: int) -> None:
+        """Put the rows `movers` into the places `holes` and keep the first `rows` rows.
+
+        Only what moves is copied: taking a few rows out costs those few and not the whole cache.
+        """
+        for kept in (self.keys, self.values):
+            for i, t in enumerate(kept):
+                t[holes, :, : self.end] = t[movers, :, : self.end]
+                kept[i] = t[:rows]
+        self.begins[holes] = self.begins[movers]
+        self.begins = self.begins[:rows]
 
     def _mask(self, columns: Tensor) -> Tensor | None:
         """(B, 1, T, S) bool, True where a query may attend. None where one token a row may see everything."""

@@ -34,11 +34,11 @@ class Sample:
     forced: list[bool]
     """True where a tool result was put in: not the model's words, not to be trained on."""
     logprobs: list[float]
-    """The log-probability of each sampled token at the sampling temperature over the full vocabulary; 0 where forced."""
+    """Of each sampled token, at the sampling temperature, over the full vocabulary; 0 where forced."""
     finish: str
     """"stop": it ended by itself. "length": it ran into max_new_tokens or the end of the context."""
     text: str
-    """The text without the stop token or stop string. Special tokens (tool calls) appear as they are written."""
+    """The text without the stop token or stop string. Special tokens of tool calls stand in it."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Engine:
     def score(
         self, prompts: list[list[int]], replies: list[list[int]], temperature: float = 1.0, batch_size: int = 16
     ) -> list[list[float]]:
-        """The log-probability of each token of `replies[i]` after `prompts[i]`, by full forward passes without a cache."""
+        """Log-probabilities of the tokens of `replies[i]` after `prompts[i]`, by full passes without a cache."""
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(replies[i]))
         found: list[list[float]] = [[] for _ in prompts]
         with self._weights() as model, torch.inference_mode():
