@@ -1,1 +1,1 @@
-"""To be written."""
+"""Talking to a model: in the terminal, once from the shell, or as a recorded step of a recipe."""

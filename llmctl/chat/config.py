@@ -1,0 +1,51 @@
+"""The settings of chat: which model, how it samples, and what tools it has."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from llmctl.recipe import InputOf, NoResult, StageSettings
+
+
+class ChatConfig(StageSettings):
+    """Answers of a model, on the screen or recorded as conversations."""
+
+    stage: ClassVar[str] = "chat"
+    makes: ClassVar[str] = "conversations"
+
+    out: str = "answers"
+    """The name of the conversations to make from `prompts`."""
+    model: Annotated[str, InputOf(("model",), files=True)]
+    """The model: a name of the workspace or a Hugging Face folder. A chat model answers; a base model continues text."""
+    prompts: list[str] = []
+    """What to ask, each in a conversation of its own. Talking in the terminal needs none."""
+    system: str = ""
+    """A system message, put before the conversation. A model heeds it only if it was trained with such messages."""
+    search: Annotated[str, InputOf(("conversations", "corpus"), files=True)] = ""
+    """What the search tool looks in: conversations with a `library.jsonl`, a corpus, or a folder of text. Empty: no
+    search tool."""
+    python: bool = True
+    """Whether a model that writes a Python call has it run, in a sandbox. A model that was not taught to never does."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    """The longest reply, in tokens, tool results included."""
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    """0 always takes the likeliest token: repeatable, and apt to run in circles. 1 samples from the model as it is, which
+    shows every weakness of a small model; 0.7 is between."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Sample from this many likeliest tokens only; 0 from all."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Sample from the likeliest tokens that have this much probability together; 1 from all. Cuts the long tail of
+    unlikely tokens, one of which is enough to derail a small model."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Leave out tokens less likely than this times the likeliest; 0 leaves out none."""
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    """Above 1 makes what has been said less likely to be said again. 1.1 helps base models out of loops, and harms
+    answers that must repeat the question's words."""
+    stop: list[str] = []
+    """Texts that end a reply, besides the model's own end of turn."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """The number format to compute in. `auto`: bf16 where the machine is faster in it."""
+    batch_size: Annotated[int, Field(ge=1), NoResult()] = 64
+    """Replies written at once. More is faster until memory runs out."""

@@ -1,0 +1,58 @@
+"""One answer, or several to the same question, from the shell: text in, text out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmctl.chat.config import ChatConfig
+from llmctl.chat.session import Session
+from llmctl.chat.speaker import Speaker, load_speaker, sampling_of
+from llmctl.chat.turn import content_of, words_of
+from llmctl.errors import UserError
+from llmctl.workspace import Workspace
+
+
+def answer(
+    workspace: Workspace, config: ChatConfig, prompt: str, n: int = 1, seed: int | None = None
+) -> list[dict[str, Any]]:
+    """`n` answers to `prompt`: {"text", "content" (with tool calls), "finish", "tokens"}, equal for equal seeds."""
+    return answers(load_speaker(workspace, config), config, [prompt], n, seed)[0]
+
+
+def answers(
+    speaker: Speaker, config: ChatConfig, prompts: list[str], n: int = 1, seed: int | None = None
+) -> list[list[dict[str, Any]]]:
+    """`n` answers to each of `prompts`, each in a conversation of its own, as `answer` gives them."""
+    sampling = sampling_of(config, seed)
+    rendered = [_prompt(speaker, config, prompt) for prompt in prompts]
+    samples = speaker.engine.generate(rendered, sampling, n, speaker.tools, config.batch_size)
+    found = []
+    for group in samples:
+        cut = [s.text if sampling.stop_strings else None for s in group]
+        contents = [
+            content_of(s.ids, speaker.tokenizer, c) if speaker.chats else s.text
+            for s, c in zip(group, cut, strict=True)
+        ]
+        found.append(
+            [
+                {
+                    "text": words_of(c) if speaker.chats else s.text,
+                    "content": c,
+                    "finish": s.finish,
+                    "tokens": len(s.ids),
+                }
+                for s, c in zip(group, contents, strict=True)
+            ]
+        )
+    return found
+
+
+def _prompt(speaker: Speaker, config: ChatConfig, prompt: str) -> list[int]:
+    session = Session(speaker, sampling_of(config), config.system)
+    if speaker.chats:
+        if not prompt.strip():
+            raise UserError("there is nothing to answer", fix='give a question: -p "..."')
+        session.messages = [{"role": "user", "content": prompt.strip()}]
+    else:
+        session.text = prompt.rstrip("\n")
+    return session.prompt()

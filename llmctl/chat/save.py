@@ -1,0 +1,33 @@
+"""What was said in a chat, written as conversations that `sft` takes as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmctl.chat.config import ChatConfig
+from llmctl.errors import UserError
+from llmctl.workspace import Artifact, Workspace
+from llmctl.workspace.files import write_atomic
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """`rows` as JSON lines."""
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def save_conversations(
+    workspace: Workspace, config: ChatConfig, name: str, rows: Sequence[dict[str, Any]], append: bool = False
+) -> Artifact:
+    """Make the conversations `name`. UserError where there are such already, unless `append` adds to them."""
+    there = next((a for a in workspace.artifacts("conversations") if a.name == name), None)
+    if there and not append:
+        raise UserError(f"there are conversations named {name!r} already", fix="choose another name")
+    old = there.file("train.jsonl").read_text(encoding="utf-8").splitlines() if there else []
+    whole = [*map(json.loads, old), *rows]
+    with workspace.build(config.model_copy(update={"out": name, "prompts": []})) as build:
+        write_rows(build.path / "train.jsonl", whole)
+        build.figures = {"conversations": len(whole), "out": f"{len(whole)} conversations"}
+    return build.done()

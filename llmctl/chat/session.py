@@ -1,0 +1,127 @@
+"""One dialogue with a model, or one text that a base model goes on with: what was said, and what is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmctl.chat.speaker import Speaker
+from llmctl.chat.turn import content_of
+from llmctl.errors import UserError
+from llmctl.generate.engine import Piece
+from llmctl.generate.sampling import Sampling
+from llmctl.model.chat_format import render, render_prompt
+
+
+@dataclass
+class Session:
+    """`messages` is the dialogue (chat models), `text` what stands so far (base models)."""
+
+    speaker: Speaker
+    sampling: Sampling
+    system: str = ""
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    text: str = ""
+    replies: int = 0
+    """How many were made: each has noise of its own, so that asking again gives another answer."""
+    dropped: int = 0
+    """Turns that were left out of the last prompt because the context is full."""
+
+    def reply(self, said: str) -> Iterator[Piece]:
+        """The model's reply to `said`, token by token, noted when it ends; also when the caller stops in its midst."""
+        before = (list(self.messages), self.text)
+        if self.speaker.chats:
+            self.messages.append({"role": "user", "content": said})
+        else:
+            self.text += said
+        try:
+            prompt = self.prompt()
+        except UserError:
+            self.messages, self.text = before
+            raise
+        self.replies += 1
+        ids: list[int] = []
+        shown = ""
+        try:
+            for piece in self.speaker.engine.pieces(prompt, self.sampling, self.speaker.tools, sample=self.replies - 1):
+                ids.append(piece.id)
+                shown += piece.text
+                yield piece
+        finally:
+            self._note(ids, shown)
+
+    def prompt(self) -> list[int]:
+        """The token ids that are sent. The oldest turns are left out where the context is too short for all.
+
+        UserError where not even the last one fits.
+        """
+        tokenizer, room = self.speaker.tokenizer, self._room()
+        if not self.speaker.chats:
+            ids = [tokenizer.eos_id, *tokenizer.encode(self.text)]  # what stands before every document in training
+            self.dropped = int(len(ids) > room)
+            return ids[-room:]
+        for at in range(0, max(1, len(self.messages)), 2):
+            self.dropped = at
+            ids = render_prompt([*self._system(), *self.messages[at:]], tokenizer)
+            if len(ids) <= room:
+                return ids
+        raise UserError(
+            f"that is {len(ids):,} tokens; the model's context holds {self.speaker.context:,} with its reply",
+            fix="say it in fewer words",
+        )
+
+    def tokens(self) -> list[tuple[int, str, bool]]:
+        """(id, text, trained on) of the whole dialogue as training would see it."""
+        tokenizer = self.speaker.tokenizer
+        if not self.speaker.chats:
+            ids, mask = [tokenizer.eos_id, *tokenizer.encode(self.text)], None
+        else:
+            rendered = render([*self._system(), *self.messages], tokenizer)
+            ids, mask = rendered.ids, rendered.mask
+        return [(i, tokenizer.decode([i]), mask is None or mask[n]) for n, i in enumerate(ids)]
+
+    def probabilities(self, said: str, k: int = 10) -> list[tuple[str, int, float]]:
+        """The likeliest first tokens of the reply to `said`; of the last reply where `said` is empty."""
+        aside = Session(self.speaker, self.sampling, self.system, list(self.messages), self.text)
+        if said and self.speaker.chats:
+            aside.messages.append({"role": "user", "content": said})
+        elif said:
+            aside.text += said
+        elif self.speaker.chats:
+            aside.messages = self.messages[:-1]
+        if self.speaker.chats and not aside.messages:
+            raise UserError("nothing has been said yet", fix="/probs TEXT shows how a reply to TEXT would begin")
+        return self.speaker.engine.next_token_probabilities(aside.prompt(), k)
+
+    def undo(self) -> str | None:
+        """Take the last exchange back. Returns what was said, or None where there is none."""
+        if not self.messages:
+            self.text = ""
+            return None
+        said = self.messages[-2]["content"]
+        del self.messages[-2:]
+        return str(said)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.messages, self.text, self.dropped = [], "", 0
+
+    def dialogue(self) -> list[dict[str, Any]]:
+        """The messages with the system message, as conversations hold them."""
+        return [*self._system(), *self.messages]
+
+    def _note(self, ids: list[int], shown: str) -> None:
+        if self.speaker.chats:
+            cut = shown if self.sampling.stop_strings else None
+            self.messages.append({"role": "assistant", "content": content_of(ids, self.speaker.tokenizer, cut)})
+        else:
+            self.text += shown
+
+    def _room(self) -> int:
+        """Tokens that a prompt may have: the reply keeps what it may need, but at most half of the context."""
+        context = self.speaker.context
+        return max(1, context - min(self.sampling.max_new_tokens, context // 2))
+
+    def _system(self) -> list[dict[str, Any]]:
+        return [{"role": "system", "content": self.system}] if self.system and self.speaker.chats else []
