@@ -32,11 +32,13 @@ _IP = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}")
 _PHONE = re.compile(
     r"""(?<![\w.-])(?:
         \+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}                              # +44 20 7946 0958
-      | (?:1[ .-])?(?:\(\d{3}\)[ ]?|\d{3}[ .-])\d{3}[ .-]\d{4}             # (212) 555-1234
-      | 0\d{1,4}[ -]\d{3,4}[ -]?\d{3,4}                                    # 020 7946 0958
-    )(?!\w|[.-]\d)""",
+      | (?:(?:001|1)[ .-])?(?:\(\d{3}\)[ ]?|\d{3}[ .-])\d{3}[ .-]\d{4}     # (212) 555-1234
+      | (?:\(0\d{1,4}\)|0\d{1,4})(?:[ .-]\d{2,4}){2,4}                    # 020 7946 0958
+    )(?:x\d{1,5})?(?!\w|[.-]\d)""",
     re.VERBOSE,
 )
+# Fewer digits are mostly dates and amounts; numbers without an area code are therefore not found.
+_PHONE_DIGITS = range(9, 21)
 
 
 def replace(text: str, settings: PiiSettings) -> tuple[str, dict[str, int]]:
@@ -47,7 +49,7 @@ def replace(text: str, settings: PiiSettings) -> tuple[str, dict[str, int]]:
     if settings.ip:
         text, counts["ip"] = _put_in(text, _spans(_IP, text, is_public), IPS)
     if settings.phone:
-        text, counts["phone"] = _put_in(text, _spans(_PHONE, text, _is_no_address), PHONES)
+        text, counts["phone"] = _put_in(text, _spans(_PHONE, text, _is_phone), PHONES)
     return text, {kind: count for kind, count in counts.items() if count}
 
 
@@ -90,8 +92,8 @@ def is_public(address: str) -> bool:
         return False
 
 
-def _is_no_address(number: str) -> bool:
-    return not _IP.fullmatch(number)
+def _is_phone(number: str) -> bool:
+    return sum(map(str.isdigit, number)) in _PHONE_DIGITS and not _IP.fullmatch(number)
 
 
 def _spans(pattern: re.Pattern[str], text: str, wanted: Callable[[str], bool]) -> Iterator[tuple[int, int]]:

@@ -17,21 +17,21 @@ from functools import lru_cache
 
 from llmctl.filter.characters import SENTENCE_ENDS
 
-_ABBREVIATION = r"(?:[Mm]rs?|[Mm]s|[Dd]r|[Pp]rof|St|[Jj]r|[Ss]r|vs|etc|Inc|Ltd|Corp|Co|[Nn]o|[Ff]ig|Gen|Gov|Sen|Rep)\."
+_ABBREVIATION = r"(?:Mrs?|Ms|Dr|Prof|St|Jr|Sr|vs|Inc|Ltd|Corp|Co|Gen|Gov|Sen|Rep)\."
 _WORD = re.compile(
     rf"""
       (?:https?://|www\.)[^\s<>"]+[\w/]                     # addresses of the web,
     | [\w.+-]{{1,64}}@[\w-]+(?:\.[\w-]+)+                   # and of mail
     | (?:[^\W\d_]\.){{2,}}                                  # U.S. and e.g.
     | {_ABBREVIATION}(?!\w)
-    | [^\W_]+?(?=n['’]t\b)                                  # do | n't
-    | n['’]t\b | ['’](?:s|re|ve|ll|d|m)\b                   # it | 's
+    | [^\W_]+?(?=[nN]['’][tT]\b)                           # do | n't
+    | [nN]['’][tT]\b | ['’](?:s|re|ve|ll|d|m|S|RE|VE|LL|D|M)\b  # it | 's
     | \d+(?:[.,:]\d+)*                                      # 3.14 and 1,000
     | [^\W\d]\w*(?:\.[^\W\d]\w*)*                           # a word, or dotted names: os.path
     | \.{{2,}} | -{{2,}}                                    # dots and dashes in a row are one word
     | \w | [^\w\s]
     """,
-    re.VERBOSE | re.IGNORECASE,
+    re.VERBOSE,
 )
 
 # Chunks longer than this hardly repeat, and there are too many to keep.
