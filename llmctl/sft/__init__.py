@@ -1,1 +1,1 @@
-"""To be written."""
+"""From a base model to an assistant."""
