@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "recipes"))  # for `small`, the recipes' small variants
+
+from small import QUICKSTART, flags
 
 from llmctl.console import Console
 from llmctl.workspace import Workspace
@@ -34,3 +40,14 @@ def workspace(tmp_path: Path) -> Workspace:
 def console() -> Console:
     """A console that prints nothing but warnings."""
     return Console(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the whole quickstart, in its small variant; what the run printed as JSON is in steps.json."""
+    root = tmp_path_factory.mktemp("quickstart") / "w"
+    command = [sys.executable, "-m", "llmctl.cli.main", "run", "quickstart", "-w", str(root), "--json"]
+    done = subprocess.run([*command, *flags(QUICKSTART)], text=True, capture_output=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    (root / "steps.json").write_text(done.stdout)
+    return root

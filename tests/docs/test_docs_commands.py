@@ -1,0 +1,102 @@
+"""What README and docs tell a person to type works as it stands, and their tables of settings are the schemas'."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small import QUICKSTART, YOUR_DATA, flags
+
+from llmctl.pipeline.docs import refreshed
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LLMCTL = f"{sys.executable} -m llmctl.cli.main"
+
+# What makes a stage's work small enough for a test, without changing what the command says.
+SMALL = {
+    "crawl": ["max_pages=20"],
+    "tokenize": ["vocab_size=512"],
+    "pretrain": ["depth=1", "context=128", "train.steps=2", "eval_tokens=1000", "samples.every=0"],
+    "sft": ["train.steps=2", "eval_items=2"],
+    "rm": ["train.steps=2"],
+    "rl": ["train.steps=1", "rollouts.prompts=2", "rollouts.group=2", "rollouts.max_new_tokens=8", "eval_items=2"],
+    "eval": ["items=2", "pairs=4", "loss_tokens=1000", "max_new_tokens=8"],
+    "chat": ["max_new_tokens=8"],
+    "synth": ["heldout=4"],
+}
+# Stand-ins for the files and addresses that the pages talk about.
+FILES = {"folder-of-html": "pages", "folder-or-url-or-warc": "pages"}
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) for every line of the shell blocks that calls llmctl."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [(page.name, line.split("   #")[0].strip()) for line in lines if "llmctl " in line]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_tables_of_settings_are_the_schemas(page: Path) -> None:
+    assert refreshed(page.read_text()) == page.read_text(), "run: python -m llmctl.pipeline.docs docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+?)(?:#[\w-]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.fixture(scope="module")
+def place(quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to type in: a workspace with the small quickstart, and files such as a person has."""
+    folder = tmp_path_factory.mktemp("docs")
+    shutil.copytree(quickstart, folder / "workspace")
+    shutil.copytree(ROOT / "tests" / "docs" / "files", folder, dirs_exist_ok=True)
+    return folder
+
+
+def small(command: str) -> str:
+    """`command` with the overrides that keep it short, which a stage takes behind its own words."""
+
+    def add(match: re.Match[str]) -> str:
+        stage = match[2]
+        if stage == "run":
+            sets = YOUR_DATA if "your-data" in match[0] else QUICKSTART if "quickstart" in match[0] else []
+        elif " - " in match[0] + " ":
+            sets = []
+        else:
+            sets = SMALL.get(stage, [])
+        words = " ".join(f"'{w}'" if w != "-s" else w for w in flags(sets))
+        return f"{LLMCTL} {match[2]}{match[3].rstrip()} {words} "
+
+    return re.sub(r"(?<![\w/.-])(llmctl) ([a-z]+)((?:'[^']*'|\"[^\"]*\"|[^|;&'\"])*)", add, command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "command"), commands(), ids=lambda v: str(v)[:70])
+def test_commands_work_as_written(page: str, command: str, place: Path) -> None:
+    if "ray" in command:
+        pytest.importorskip("ray", reason="ray is an extra and not installed")
+    env = {**os.environ, "LLMCTL_TEST": "1"}
+    done = subprocess.run(
+        small(command),
+        shell=True,
+        cwd=place,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env=env,
+        stdin=subprocess.DEVNULL,
+    )
+    again = "is there already" in done.stderr  # the page's command makes what another page's made before it
+    assert done.returncode == 0 or again, f"{small(command)}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
