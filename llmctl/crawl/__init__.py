@@ -1,1 +1,1 @@
-"""To be written."""
+"""The first stage: URLs, archives and folders become pages."""

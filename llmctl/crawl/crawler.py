@@ -261,8 +261,8 @@ class Crawler:
         if self._bar is not None:
             self._bar.advance(1, note=urlsplit(page.url).netloc)
         kind, charset = content_type(page.header("content-type"))
-        # A page that repeats another byte for byte leads nowhere new: its links are how traps grow.
-        new = self.frontier.new_digest(hashlib.sha1(page.body).hexdigest())
+        # A page that repeats another of its host byte for byte leads nowhere new: its links are how traps grow.
+        new = self.frontier.new_digest(hashlib.sha1(urlsplit(page.url).netloc.encode() + page.body).hexdigest())
         if not new or job.depth >= self.config.scope.depth or kind not in ("", *HTML_TYPES):
             return
         base, links = page_links(page.body, charset, page.header("x-robots-tag"))

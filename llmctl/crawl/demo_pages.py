@@ -28,7 +28,7 @@ _LEFT_OUT = {
 }  # fmt: skip
 # The packages whose submodules have pages of their own.
 _PACKAGES = ("asyncio", "collections", "concurrent", "email", "http", "importlib", "json", "logging", "multiprocessing",
-             "os", "sqlite3", "unittest", "urllib", "wsgiref", "xml", "zoneinfo")  # fmt: skip
+             "sqlite3", "unittest", "urllib", "wsgiref", "xml", "zoneinfo")  # fmt: skip
 _FOREIGN_SIGNATURE = 1 if sys.version_info >= (3, 11) else 2  # arguments of `section` before its contents
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _WRAPPER = re.compile(r"</?(?:span|tt|font|small|big)\b[^>]*>")
@@ -91,7 +91,11 @@ class SiteDoc(pydoc.HTMLDoc):
         """The contents of one module's page."""
         with _silence():
             text = self.docmodule(importlib.import_module(name))
-        return _ADDRESS.sub("", _LINK.sub(self._relink, _WRAPPER.sub("", text)))
+        text = _ADDRESS.sub("", _LINK.sub(self._relink, _WRAPPER.sub("", text)))
+        # Signatures show defaults, and some defaults are places on this machine.
+        for place in (sys.executable, sys.prefix, sys.base_prefix):
+            text = text.replace(place, "python")
+        return text
 
     def _relink(self, found: re.Match[str]) -> str:
         """Links to pages there are become absolute; others become text. Anchors stay."""

@@ -151,6 +151,9 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     """Serve until stdin closes, which it also does when the parent is killed."""
+    # Signatures show defaults, and `cgi.FieldStorage` has the whole environment, with its secrets, as one of them.
+    for name in set(os.environ) - {"SYSTEMROOT"}:
+        del os.environ[name]
     Handler.site = Site()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -32,7 +32,7 @@ def canonical(url: str, base: str = "", strip: tuple[str, ...] = ()) -> str | No
     `strip` names query parameters (with `*`) that are cut off.
     """
     url = re.sub(r"[\t\r\n]", "", url).strip("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f \xa0")
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url) and not base:
+    if re.fullmatch(r"https?:/*", url, re.IGNORECASE) or not (base or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url)):
         return None
     try:
         head, mark, query = url.partition("?")

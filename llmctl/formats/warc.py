@@ -147,13 +147,18 @@ def _compressed(data: mmap.mmap, start: int, name: str, damage: DamageList) -> I
     while start < len(data):
         member = _Member(data, start)
         stream = io.BufferedReader(member, _CHUNK)
-        fault = ""
+        fault, held = "", None
         try:
-            yield from _parse(stream, start, None)
+            for record in _parse(stream, start, None):
+                if held is not None:
+                    yield held
+                held = record
         except _Fault as f:
             fault = f.what
         while stream.read(_CHUNK):  # to the end of the member, where the next one begins
             pass
+        if held is not None and not member.fault:  # the checksum behind the last record holds
+            yield held
         if member.fault or fault:
             damage.add(name, f"byte {start:,}", member.fault or fault)
         start = _next_member(data, start + 1) if member.end is None else member.end

@@ -45,7 +45,10 @@ def test_a_folder_without_documents_is_a_mistake(tmp_path: Path) -> None:
 def test_jsonl_names_its_bad_lines(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [
-        json.dumps({"text": "one\u2028still one", "id": 7, "meta": {"url": "http://e.com", "language": "en"}}, ensure_ascii=False),
+        json.dumps(
+            {"text": "one\u2028still one", "id": 7, "meta": {"url": "http://e.com", "language": "en"}},
+            ensure_ascii=False,
+        ),
         "{broken",
         json.dumps({"title": "no text"}),
         "[]",
