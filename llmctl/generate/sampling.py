@@ -107,7 +107,7 @@ def _filter(weights: Tensor, sampling: Sampling) -> Tensor:
         weights = torch.zeros_like(weights).scatter_(1, ids, values)
     if sampling.top_p < 1:
         # Only here is a sort needed. A token stays while the mass before it is short of top_p: the first always.
-        values, ids = weights.sort(-1, descending=True, stable=True)
+        values, ids = weights.sort(dim=-1, descending=True, stable=True)
         before = values.cumsum(-1) - values
         values = values * (before < sampling.top_p * values.sum(-1, keepdim=True))
         weights = torch.zeros_like(weights).scatter_(1, ids, values)
