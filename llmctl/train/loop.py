@@ -24,6 +24,7 @@ from llmctl.console import Console, Progress
 from llmctl.errors import Interrupted, UserError
 from llmctl.train import checkpoint
 from llmctl.train.batch import Batch
+from llmctl.train.compiling import compiled
 from llmctl.train.device import autocast, compute_dtype
 from llmctl.train.loss import Loss
 from llmctl.train.optimizer import Optimizer
@@ -148,7 +149,7 @@ class _Run:
             self.model, self.settings.optimizer, compute_dtype(self.settings.precision, self.device)
         )
         begin = self.restore()
-        self.forward = compiled(self.model, self.settings, self.settings.steps - begin)
+        self.forward = compiled(self.model, self.source, self.settings)
         saved = time.monotonic()
         with (
             _stop_signals() as stopped,
@@ -276,14 +277,6 @@ class _Run:
     def outcome(self, begin: int) -> Outcome:
         at, loss = self.at, float("nan") if self.at.smooth is None else self.at.smooth
         return Outcome(self.settings.steps, at.seconds, at.tokens, at.skipped, loss, self.row, begin if begin else None)
-
-
-def compiled(model: nn.Module, settings: TrainSettings, steps: int) -> nn.Module:
-    """`model` with its forward pass compiled where that is asked for; its weights and other methods stay the same."""
-    wanted = settings.compile
-    if wanted == "auto":
-        wanted = False
-    return torch.compile(model, dynamic=False) if wanted else model  # type: ignore[return-value]
 
 
 def duration(seconds: float) -> str:

@@ -54,7 +54,8 @@ class TrainSettings(Settings):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`bf16` computes in bfloat16 with float32 weights; `auto` does so where the processor has instructions for it."""
     compile: bool | Literal["auto"] = "auto"
-    """`torch.compile`: faster steps, but half a minute to a minute first. `auto` decides by the length of the run."""
+    """`torch.compile`: steps are a quarter faster, but the first takes most of a minute. `auto` compiles runs of ten
+    minutes or more whose batches all have one shape."""
     save_minutes: Annotated[float, Field(gt=0), NoResult()] = 1.0
     """A checkpoint that often; a kill loses no more than that. It costs well under a second for a small model."""
     save_every: Annotated[int, Field(ge=0), NoResult()] = 0

@@ -18,6 +18,7 @@ from train_tiny import MadeUp, RandomTokens, TinyModel
 from llmctl.errors import Interrupted, UserError
 from llmctl.train import checkpoint
 from llmctl.train.batch import Batch
+from llmctl.train.compiling import compiled
 from llmctl.train.loop import Hook, train
 from llmctl.train.loss import Loss, lm_loss
 from llmctl.train.settings import TrainSettings
@@ -92,6 +93,7 @@ def test_resume_is_exact_to_the_bit(tmp_path, console, optimizer, precision):
     assert [r["step"] for r in again[2]] == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_sigkill_at_any_moment_loses_nothing(tmp_path, console):
     here = Path(__file__).parent
     child = textwrap.dedent(f"""
@@ -228,3 +230,33 @@ def test_torchrun_is_refused_in_one_line(build, console, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="one process"), build() as b:
         train(TinyModel(), RandomTokens(), lm_loss, settings(3), build=b, console=console, title="t")
+
+
+class Fixed(RandomTokens):
+    fixed_shape = True
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_the_same_steps(tmp_path, console):
+    found = []
+    for compile in (False, True):
+        model = TinyModel()
+        model.dropout.p = 0.0
+        with Workspace(tmp_path / str(compile)).build(MadeUp()) as b:
+            train(model, Fixed(), lm_loss, settings(5, compile=compile), build=b, console=console, title="t")
+            found.append([r["loss"] for r in b.metrics.rows()])
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+def test_what_auto_compiles(monkeypatch):
+    monkeypatch.setattr("llmctl.train.compiling._WORTH_IT", 1e8)
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: ("compiled", dynamic))
+    model = TinyModel()
+    assert compiled(model, Fixed(), settings(1000)) == ("compiled", False)
+    assert compiled(model, Fixed(), settings(1)) is model  # too short to be worth it
+    assert compiled(model, RandomTokens(), settings(1000)) is model  # each shape would be compiled again
+    assert compiled(model, RandomTokens(), settings(1, compile=True)) == ("compiled", None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert compiled(model, Fixed(), settings(1000)) is model
+    with pytest.raises(UserError, match="C\\+\\+ compiler"):
+        compiled(model, Fixed(), settings(1000, compile=True))

@@ -74,7 +74,7 @@ def test_packed_loss_is_the_sum_of_separate_losses():
         one = lm_loss(model, alone)
         one.total.backward()
         total, count = total + one.total.item(), count + float(one.count)
-    assert float(together.total) == pytest.approx(total, abs=1e-5 * count)
+    assert together.total.item() == pytest.approx(total, abs=1e-5 * count)
     assert float(together.count) == count
     for n, p in model.named_parameters():
         torch.testing.assert_close(grads[n], p.grad, atol=1e-4, rtol=1e-4)
