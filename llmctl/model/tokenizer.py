@@ -112,15 +112,19 @@ class Tokenizer:
         return found
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """Token ids. Special tokens in `text` are plain text unless `special` asks for them."""
+        """Token ids. Special tokens in `text` are plain text unless `special` asks for them.
+
+        Every string can be encoded: lone surrogates, which are no text, become U+FFFD.
+        """
         if special and self.specials:
             pieces = self._cut.split(text)  # every second piece is a special token
             return [i for n, p in enumerate(pieces) for i in ([self.specials[p]] if n % 2 else self.encode(p))]
-        return self._engine.encode(text, add_special_tokens=False).ids if text else []
+        return self._engine.encode(well_formed(text), add_special_tokens=False).ids if text else []
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many texts, on all cores. Special tokens in them are plain text."""
-        return [e.ids for e in self._engine.encode_batch_fast(list(texts), add_special_tokens=False)]
+        found = self._engine.encode_batch_fast([well_formed(t) for t in texts], add_special_tokens=False)
+        return [e.ids for e in found]
 
     def decode(self, ids: Iterable[int], special: bool = True) -> str:
         """Text; special tokens as their names, or left out. Bytes that are no UTF-8 become U+FFFD."""
@@ -201,6 +205,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, digits: int = 2) -> T
     size = len(spec["model"]["vocab"])
     spec["added_tokens"] = _added({t: size + n for n, t in enumerate(SPECIAL_TOKENS)})
     return Tokenizer(spec, {"eos_token": END_OF_TEXT})
+
+
+def well_formed(text: str) -> str:
+    """`text` with lone surrogates, which no UTF-8 can hold (JSON can), replaced by U+FFFD."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _added(ids: Mapping[str, int]) -> list[dict[str, Any]]:

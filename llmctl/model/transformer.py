@@ -186,8 +186,9 @@ class RewardModel(nn.Module):
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Float32 scores (B,) at the last real token. `ids` (B,T) padded on the right with anything, `lengths` (B,)."""
         hidden = self.backbone(ids)  # causal, so padding behind the last token cannot reach it
-        last = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
-        return self.score(last).squeeze(-1).float()
+        last = hidden[torch.arange(len(ids), device=ids.device), lengths - 1].float()
+        with torch.autocast(last.device.type, enabled=False):  # bfloat16 keeps 8 bits of a score: many would be equal
+            return F.linear(last, self.score.weight.float()).squeeze(-1)
 
 
 def rope_table(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:

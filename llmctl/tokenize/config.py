@@ -27,9 +27,9 @@ class TokenizeConfig(StageSettings):
     """How many tokens to learn, with the 256 bytes and 10 special tokens. Larger: fewer tokens a text, but a larger
     embedding and head to train; 8,192 fits models of 1 to 20 M parameters, 32,768 those of 100 M and more."""
     digits: Literal[0, 1, 2, 3] = 0
-    """The most digits a token may hold. 0 chooses: 1 up to a vocabulary of 16,384, where the 100 two-digit tokens are
-    rare and small models add digit by digit best; 2 below 65,536 (measured best at 32,768 by nanochat); 3 above, as
-    GPT-4."""
+    """The most digits a token may hold. 0 chooses: 1 up to a vocabulary of 16,384, as small models learn sums best
+    digit by digit (arXiv:2102.13019) and 100 two-digit tokens would be rare; 2 below 65,536 (nanochat measured it best
+    at 32,768); 3 above, as GPT-4."""
     max_train_chars: int = Field(200_000_000, ge=1)
     """How many characters to learn the vocabulary from; the first ones of the training split. About a minute for each
     200 M on two cores, and more changes little."""
@@ -40,6 +40,8 @@ class TokenizeConfig(StageSettings):
     """Tokens a shard file: 200 MB with vocabularies up to 65,536."""
     workers: Annotated[int, NoResult()] = Field(0, ge=0)
     """Threads; 0 takes every core."""
+    engine: Annotated[Literal["local"], NoResult()] = "local"
+    """Where it runs. Only here: a core encodes about 2 MB a second, and reading the corpus is the rest of the work."""
 
     def digits_for(self, vocab_size: int) -> int:
         """The `digits` that 0 stands for."""

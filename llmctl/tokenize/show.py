@@ -1,45 +1,17 @@
-"""Text and token ids on the command line: streams both ways, and a coloured look at how a text is cut."""
+"""A look at how a text is cut: its pieces in colour, their ids, and the text counted in every unit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from math import log2
 from typing import TYPE_CHECKING
 
-from llmctl.errors import UserError
 from llmctl.model.tokenizer import Tokenizer
-from llmctl.workspace import Workspace
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 # Backgrounds that neighbours can be told apart by, with black print readable on all of them.
 _COLOURS = ("#8dd3c7", "#ffffb3", "#bebada", "#fb8072", "#80b1d3", "#fdb462", "#b3de69", "#fccde5")
-
-
-def load_any_tokenizer(workspace: Workspace, value: str) -> Tokenizer:
-    """A tokenizer by name (of a tokenizer, or of a model or tokens that carry one) or by path."""
-    found = workspace.resolve(value, ("tokenizer", "model", "tokens"), files=True)
-    if found.kind == "hub":
-        raise UserError(f"{value}: a tokenizer on the hub is not read yet", fix="download its tokenizer.json")
-    return Tokenizer.load(found.path / "tokenizer" if found.kind == "tokens" else found.path)
-
-
-def encode_stream(lines: Iterable[str], tokenizer: Tokenizer, special: bool = False) -> Iterator[str]:
-    """A line of ids for each line of text; each line is a text of its own, without its newline."""
-    return (" ".join(map(str, tokenizer.encode(line.rstrip("\r\n"), special))) for line in lines)
-
-
-def decode_stream(lines: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
-    """A line of text for each line of ids, separated by spaces or commas. UserError for what is no id."""
-    for number, line in enumerate(lines, 1):
-        ids = []
-        for word in line.replace(",", " ").replace("[", " ").replace("]", " ").split():
-            if not word.isdecimal() or int(word) >= tokenizer.vocab_size:
-                fix = f"ids are whole numbers from 0 to {tokenizer.vocab_size - 1}"
-                raise UserError(f"{word!r} is no token id", f"line {number}", fix)
-            ids.append(int(word))
-        yield tokenizer.decode(ids)
 
 
 def counts(text: str, tokenizer: Tokenizer, special: bool = False) -> dict[str, int]:

@@ -16,8 +16,8 @@ from llmctl.errors import UserError
 from llmctl.formats.tokens import TokenWriter, dtype_for, write_meta
 from llmctl.model.tokenizer import Tokenizer, train_tokenizer
 from llmctl.tokenize.config import TokenizeConfig
-from llmctl.tokenize.show import load_any_tokenizer
 from llmctl.tokenize.split import Split, plan_split
+from llmctl.tokenize.stream import load_any_tokenizer
 from llmctl.tokenize.texts import Texts
 from llmctl.workspace import Artifact, Build, Foreign, Workspace
 from llmctl.workspace.files import write_json
@@ -37,7 +37,7 @@ def run(config: TokenizeConfig, workspace: Workspace, console: Console) -> Artif
         if isinstance(source, Artifact) and all(i.reference() != source.reference() for i in build.inputs):
             build.inputs.append(source)
         tokenizer.save(build.path / "tokenizer")
-        writers = _encode(config, build, console, texts, split, tokenizer)
+        writers, documents = _encode(config, build, console, texts, split, tokenizer)
         write_meta(
             build.path,
             writers,
@@ -45,7 +45,7 @@ def run(config: TokenizeConfig, workspace: Workspace, console: Console) -> Artif
             eos_id=tokenizer.eos_id,
             tokenizer=tokenizer.digest,
         )
-        build.figures |= _figures(writers, tokenizer)
+        build.figures |= _figures(writers, documents, tokenizer)
     if texts.damage:
         console.warn(f"{len(texts.damage)} places of the input could not be read, the first: {texts.damage[0]}")
     return build.done()
@@ -98,8 +98,11 @@ def _tokenizer(
 
 def _encode(
     config: TokenizeConfig, build: Build, console: Console, texts: Texts, split: Split, tokenizer: Tokenizer
-) -> list[TokenWriter]:
-    """Encode every document in order. The progress says how many are in the shards, so a killed run goes on there."""
+) -> tuple[list[TokenWriter], int]:
+    """Encode every document in order; returns the writers and the number of documents.
+
+    The progress file says how many documents are in the shards, so a killed run goes on there.
+    """
     progress = build.scratch / "progress.json"
     done = _read_progress(progress)
     dtype = dtype_for(tokenizer.vocab_size)
@@ -117,7 +120,7 @@ def _encode(
                 write_json(progress, {"documents": count} | {s: w.state() for s, w in writers.items()})
     for w in writers.values():
         w.close()
-    return list(writers.values())
+    return list(writers.values()), count
 
 
 def _read_progress(path: Path) -> dict[str, Any]:
@@ -153,10 +156,10 @@ def _first_chars(texts: Iterable[str], limit: int) -> Iterator[str]:
         raise UserError("the corpus holds no text to learn a vocabulary from")
 
 
-def _figures(writers: list[TokenWriter], tokenizer: Tokenizer) -> dict[str, Any]:
+def _figures(writers: list[TokenWriter], documents: int, tokenizer: Tokenizer) -> dict[str, Any]:
     """What the stage measured. Bytes a token count text only, not the end-of-text of each document."""
     train, val = writers
-    documents, size = train.documents + val.documents, train.bytes + val.bytes
+    size = train.bytes + val.bytes
     held_out = val.bytes / max(1, val.tokens - val.documents)
     return {
         "vocab_size": tokenizer.vocab_size,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.errors import UserError
+from llmctl.model.tokenizer import well_formed
 from llmctl.workspace import Artifact, Foreign
 
 if TYPE_CHECKING:
@@ -74,12 +75,3 @@ def _text_bytes(path: Path) -> int:
         raise UserError(f"damaged: {e}", str(path), "make the corpus again") from e
     column = meta.schema.names.index("text") if "text" in meta.schema.names else 0
     return sum(meta.row_group(g).column(column).total_uncompressed_size for g in range(meta.num_row_groups))
-
-
-def well_formed(text: str) -> str:
-    """`text` with lone surrogates, which no UTF-8 can hold (JSON can), replaced by U+FFFD."""
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

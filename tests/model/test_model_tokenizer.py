@@ -49,6 +49,12 @@ def test_any_text_comes_back(small: Tokenizer, text: str) -> None:
     assert small.decode(small.encode(text)) == text
 
 
+def test_a_lone_surrogate_is_encoded_as_what_it_is_not(small: Tokenizer) -> None:
+    assert small.decode(small.encode("a\ud83db")) == "a\ufffdb"
+    assert small.encode_batch(["a\ud83db"]) == [small.encode("a\ud83db")]
+    assert small.encode("\ud83d\ude42") == small.encode("🙂")
+
+
 def test_multilingual_text_comes_back(small: Tokenizer, data: Path) -> None:
     texts = multilingual(data)
     assert [small.decode(i) for i in small.encode_batch(texts)] == texts

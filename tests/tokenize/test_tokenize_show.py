@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import pytest
 
+from llmctl.console import Console
 from llmctl.errors import UserError
 from llmctl.model.tokenizer import Tokenizer, train_tokenizer
-from llmctl.tokenize.show import counts, decode_stream, encode_stream, load_any_tokenizer, pieces, show
+from llmctl.tokenize.show import counts, pieces, show
+from llmctl.tokenize.stream import decode_stream, encode_stream, load_any_tokenizer, pipe
 from llmctl.workspace import Workspace
 
 
@@ -53,3 +57,33 @@ def test_the_view_shows_every_piece_and_id(small: Tokenizer) -> None:
 def test_a_hub_name_is_told_what_to_do(workspace: Workspace) -> None:
     with pytest.raises(UserError, match="hub"):
         load_any_tokenizer(workspace, "hf:openai-community/gpt2")
+
+
+def piped(workspace: Workspace, value: str, given: bytes, json_mode: bool = False, **how: bool) -> bytes:
+    sink = io.BytesIO()
+    pipe(workspace, Console(json_mode=json_mode), value, io.BytesIO(given), sink, **how)
+    return sink.getvalue()
+
+
+def test_the_pipe_goes_both_ways(workspace: Workspace, small: Tokenizer, tmp_path: Path) -> None:
+    small.save(tmp_path / "t")
+    given = "hello world\n\nnaïve 🙂\nno newline at the end".encode()
+    ids = piped(workspace, str(tmp_path / "t"), given)
+    assert ids.count(b"\n") == 4
+    assert piped(workspace, str(tmp_path / "t"), ids, decode=True) == given + b"\n"
+    assert piped(workspace, str(tmp_path / "t"), b"\xff\xfe\n")
+    assert "hello" in piped(workspace, str(tmp_path / "t"), given, show=True).decode()
+
+
+def test_the_pipe_as_json(workspace: Workspace, small: Tokenizer, tmp_path: Path, capsys) -> None:
+    small.save(tmp_path / "t")
+    piped(workspace, str(tmp_path / "t"), b"hello\nworld\n", json_mode=True)
+    assert json.loads(capsys.readouterr().out) == [small.encode("hello"), small.encode("world")]
+    piped(workspace, str(tmp_path / "t"), b"hello", json_mode=True, show=True)
+    found = json.loads(capsys.readouterr().out)
+    assert [p["id"] for p in found["pieces"]] == small.encode("hello") and found["counts"]["bytes"] == 5
+
+
+def test_without_a_name_the_only_tokenizer_is_meant(workspace: Workspace) -> None:
+    with pytest.raises(UserError, match="which tokenizer"):
+        piped(workspace, "", b"hello")

@@ -141,6 +141,7 @@ def test_lone_surrogates_in_json_do_no_harm(workspace: Workspace, console: Conso
     assert "half a pair \ufffd here" in texts_of(made, "train") + texts_of(made, "val")
 
 
+@pytest.mark.slow
 def test_a_wide_vocabulary_takes_wide_ids(workspace: Workspace, console: Console, data: Path) -> None:
     corpus(workspace, TEXTS[:5])
     made = stage.run(config(tokenizer=str(data / "tokenizers/cl100k_base.tiktoken")), workspace, console)
