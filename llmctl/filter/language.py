@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from llmctl.errors import UserError
@@ -36,6 +36,7 @@ class Language:
         return _fasttext(self.settings.model) if self.settings.model else _py3langid()
 
 
+@lru_cache(maxsize=1)  # unpacking it takes a second
 def _py3langid() -> Callable[[str], Scores]:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 

@@ -108,7 +108,9 @@ class Prints:
         """Write them."""
         shape = self._hasher.shape if self._hasher else (0, 0)
         np.save(folder / "digests.npy", np.array(self._digests, dtype="<u8").reshape(-1, 2))
-        np.save(folder / "signatures.npy", np.array(self._signatures, dtype="<u8").reshape(-1, *shape))
+        np.save(
+            folder / "signatures.npy", np.array(self._signatures, dtype="<u8").reshape(len(self._signatures), *shape)
+        )
         np.save(folder / "signed_rows.npy", np.array(self._rows, dtype="<i8"))
 
 
