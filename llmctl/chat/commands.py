@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmctl.chat.save import save_conversations
 from llmctl.errors import UserError, nearest
@@ -54,7 +54,8 @@ def set_(talk: Talk, rest: str) -> None:
         found, wanted = parse(value, f"/set {key}").data, getattr(talk.session.sampling, key)
         if isinstance(found, bool) or not isinstance(found, int if isinstance(wanted, int) else (int, float)):
             raise UserError(f"{key} is {value!r}; it should be a {'whole ' * isinstance(wanted, int)}number")
-        talk.session.sampling = dataclasses.replace(talk.session.sampling, **{key: found})
+        changed: dict[str, Any] = {key: found}
+        talk.session.sampling = dataclasses.replace(talk.session.sampling, **changed)
     talk.screen.note(" ".join(f"{k}={getattr(talk.session.sampling, k)}" for k in _SETTABLE))
 
 
@@ -98,7 +99,7 @@ def good(talk: Talk, rest: str) -> None:
 
 
 def bad(talk: Talk, rest: str) -> None:
-    """Put what should have been answered in the place of the last reply (`/bad TEXT`) and keep that in `corrections`."""
+    """Put what should have been said in the place of the last reply (`/bad TEXT`) and keep it in `corrections`."""
     if not rest:
         raise UserError("say what the right answer is", fix="/bad TEXT")
     row = _row(talk)
@@ -126,12 +127,12 @@ def perform(talk: Talk, line: str) -> None:
     COMMANDS[name](talk, rest.strip())
 
 
-def _row(talk: Talk) -> dict:
+def _row(talk: Talk) -> dict[str, Any]:
     if not talk.session.messages:
         raise UserError("there is no conversation yet")
     return {"messages": [dict(m) for m in talk.session.dialogue()], "kind": "chat"}
 
 
-def _correct(talk: Talk, row: dict) -> None:
+def _correct(talk: Talk, row: dict[str, Any]) -> None:
     made = save_conversations(talk.workspace, talk.config, CORRECTIONS, [row], append=True)
     talk.screen.note(f"kept in conversations/{made.name} ({made.figures['conversations']} so far)")

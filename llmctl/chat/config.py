@@ -18,7 +18,7 @@ class ChatConfig(StageSettings):
     out: str = "answers"
     """The name of the conversations to make from `prompts`."""
     model: Annotated[str, InputOf(("model",), files=True)]
-    """The model: a name of the workspace or a Hugging Face folder. A chat model answers; a base model continues text."""
+    """The model: a name of the workspace or a Hugging Face folder. Chat models answer; base models continue text."""
     prompts: list[str] = []
     """What to ask, each in a conversation of its own. Talking in the terminal needs none."""
     system: str = ""
@@ -31,8 +31,8 @@ class ChatConfig(StageSettings):
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     """The longest reply, in tokens, tool results included."""
     temperature: Annotated[float, Field(ge=0)] = 0.7
-    """0 always takes the likeliest token: repeatable, and apt to run in circles. 1 samples from the model as it is, which
-    shows every weakness of a small model; 0.7 is between."""
+    """0 always takes the likeliest token: repeatable, and apt to run in circles. 1 samples from the model as it is,
+    which shows every weakness of a small model; 0.7 is between."""
     top_k: Annotated[int, Field(ge=0)] = 0
     """Sample from this many likeliest tokens only; 0 from all."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95

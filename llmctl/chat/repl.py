@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from llmctl.chat.commands import perform
@@ -40,10 +40,8 @@ class Screen:
         self.colour = sys.stdout.isatty()
         self.typed = sys.stdin.isatty()
         if self.typed:
-            try:
+            with suppress(ImportError):
                 import readline  # noqa: F401 - line editing and history for input()
-            except ImportError:
-                pass
 
     def note(self, text: str) -> None:
         """A line that is not the model's."""
@@ -51,7 +49,7 @@ class Screen:
 
     def ask(self) -> str:
         """The next line typed, lines that end in a backslash joined. EOFError at the end of the input."""
-        lines = []
+        lines: list[str] = []
         while True:
             line = input(_PROMPT if not lines else ". ") if self.typed else _read_line()
             if not line.endswith("\\"):

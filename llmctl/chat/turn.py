@@ -12,8 +12,8 @@ from llmctl.model.tokenizer import Tokenizer
 def content_of(ids: Sequence[int], tokenizer: Tokenizer, text: str | None = None) -> str | list[dict[str, str]]:
     """A string, or a list of parts where a tool was called: the inverse of `chat_format.render` for one turn.
 
-    Parts are told apart by ids, so text that merely looks like a tool call stays text. `text` replaces the words of a turn
-    without calls (one that a stop string has cut).
+    Parts are told apart by ids, so text that merely looks like a tool call stays text. `text` replaces the words of a
+    turn without calls (one that a stop string has cut).
     """
     opening = {tokenizer.specials.get(wrap[0]): kind for kind, wrap in WRAPS.items() if wrap[0]}
     closing = {tokenizer.specials.get(wrap[1]) for wrap in WRAPS.values() if wrap[1]}
