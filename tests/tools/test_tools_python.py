@@ -26,7 +26,7 @@ from llmctl.tools.python import run_python
         ("# nothing", ""),
         ("max(9.11, 9.9)", "9.9"),
         ("def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nf(15)", "610"),
-        ("import math, re, json, random, statistics, datetime, fractions, decimal, itertools\nmath.e", "2.718281828459045"),
+        ("import math, re, json, random, statistics, datetime, fractions\nmath.e", "2.718281828459045"),
         ("open('a.txt', 'w').write('hi')\nopen('a.txt').read()", "'hi'"),
         ("'naïve 😀'", "'naïve 😀'"),
         ("import sys; sys.exit(3)", ""),
@@ -116,7 +116,7 @@ ATTEMPTS = {
     "a signal to all": "import os; os.kill(-1, 9); print('in')",
     "a signal to the group": "import os; os.killpg(0, 9); print('in')",
     "raise the limits": "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1)); print('in')",
-    "replace builtins under the hook": "import builtins; builtins.isinstance = lambda *a: False; open('/etc/passwd').read()",
+    "replace builtins under the hook": "import builtins; builtins.isinstance = id\nopen('/etc/passwd').read()",
     "replace the path functions": "import os\nos.path.realpath = lambda p: os.getcwd()\nopen('/etc/passwd').read()",
     "the environment": "import os; os.environ['SECRET_OF_THE_TEST']; print('in')",
 }  # fmt: skip
