@@ -1,1 +1,1 @@
-"""To be written."""
+"""Reward models: a number for how good a reply is, learned from which of several replies people preferred."""

@@ -1,0 +1,78 @@
+"""The settings of reward models: what is compared, how long and how carefully to learn from it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from llmctl.recipe import InputOf, NoResult, Settings, StageSettings
+from llmctl.train.settings import OptimizerSettings, TrainSettings
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class LossSettings(Settings):
+    """What is minimised: Bradley-Terry, where the chance to be preferred is sigmoid(own score - the other's)."""
+
+    center: NonNegative = 0.0
+    """Weight of the squared sum of a pair's scores, which keeps scores near zero (arXiv 2312.09244; 0.01 is usual).
+    Only differences are learned, so without it the mean drifts; it is taken out after training in any case."""
+
+
+class RmOptimizerSettings(OptimizerSettings):
+    """As in the other stages with smaller steps: only the head is new, and there are few comparisons."""
+
+    matrix_lr: Annotated[float, Field(gt=0)] = 0.005
+    """Learning rate of Muon: a quarter of pretraining's."""
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Learning rate of AdamW: the head, embeddings and vectors."""
+    weight_decay: NonNegative = 0.0
+    """None: a few hundred steps of decay would only forget."""
+
+
+class RmTrainSettings(TrainSettings):
+    """How long, with what, and how carefully to train."""
+
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps. 0 takes as many as `epochs` needs."""
+    optimizer: RmOptimizerSettings = RmOptimizerSettings()
+    """Which optimizer, and how far it steps."""
+    compile: bool | Literal["auto"] = False
+    """`torch.compile`. Off: batches differ in length at every step, and each new shape would be compiled again."""
+
+
+class RmConfig(StageSettings):
+    """A reward model: learns from rankings of replies to give the better one the higher score."""
+
+    stage: ClassVar[str] = "rm"
+    makes: ClassVar[str] = "model"
+
+    out: str = "rm"
+    """The name of the model to make."""
+    model: Annotated[str, InputOf(("model",), files=True)]
+    """The chat model to start from: the one whose replies are to be judged, so that it knows what they talk about."""
+    comparisons: Annotated[list[str], InputOf(("comparisons",), files=True), Field(min_length=1)]
+    """Which replies are better: comparisons of the workspace, or files in any of the usual forms."""
+    loss: LossSettings = LossSettings()
+    """What is minimised."""
+    epochs: Annotated[float, Field(gt=0)] = 2.0
+    """How often the comparisons are gone through. More than a few, and a reward model knows them by heart."""
+    prompts: Positive = 32
+    """Prompts a step, each with all of its replies. More make the gradient less noisy and the step as much slower."""
+    max_length: Annotated[int, Field(ge=0)] = 0
+    """The longest prompt with its reply, in tokens; 0, or more than that, is the model's context. Comparisons with
+    something longer are left out and counted, never cut: the end of a reply is part of what was judged."""
+    heldout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """The part that is held out of comparisons that come without a held-out part, by a hash of the prompt."""
+    eval_pairs: Annotated[int, Field(ge=0)] = 500
+    """Held-out pairs to measure on, before and after, or a ranking's worth more. The interval is +-4 points at 500 and
+    70 % right, +-9 at 100."""
+    train: RmTrainSettings = RmTrainSettings()
+    """How long, with what, and how carefully to train."""
+    micro_tokens: Positive = 16384
+    """Tokens of a forward and backward pass, padding included, or one prompt with its replies. Smaller needs less
+    memory; the result is the same but for rounding."""
+    eval_every: Annotated[int, Field(ge=0), NoResult()] = 0
+    """Measure on the held-out pairs also every so many steps; 0 does not."""
