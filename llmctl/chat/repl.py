@@ -21,6 +21,8 @@ from llmctl.model.chat_format import WRAPS
 from llmctl.workspace import Workspace
 
 _PROMPT = "> "
+# What a model says may hold any byte; a terminal would obey some of them (move the cursor, change its title).
+_CONTROLS = {c: 0xFFFD for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"}
 
 
 def start(workspace: Workspace, config: ChatConfig, console: Console) -> None:
@@ -58,6 +60,7 @@ class Screen:
 
     def say(self, text: str, quiet: bool = False) -> None:
         """A piece of a reply; `quiet` ones (tool calls and results) are dimmed."""
+        text = text.translate(_CONTROLS)
         sys.stdout.write(f"\x1b[2m{text}\x1b[0m" if quiet and self.colour and text else text)
         sys.stdout.flush()
 

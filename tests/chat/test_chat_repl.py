@@ -120,6 +120,13 @@ def test_a_real_model_talks_and_shows_its_probabilities(
         assert capsys.readouterr().err.count("%") >= 20
 
 
+def test_what_a_terminal_would_obey_is_not_passed_on(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(["Hi"], ["a\x1b]0;gone\x07\tb\r\nc"], workspace, monkeypatch)
+    assert capsys.readouterr().out == "a\ufffd]0;gone\ufffd\tb\ufffd\nc\n"
+
+
 def test_the_help_names_every_command(tmp_path: Path) -> None:
     from llmctl.chat.commands import COMMANDS
 
