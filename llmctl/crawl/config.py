@@ -97,15 +97,18 @@ class CrawlConfig(StageSettings):
 
     @field_validator("source")
     @classmethod
-    def _known_sources(cls, value: str | list[str]) -> str | list[str]:
-        for source in [value] if isinstance(value, str) else value:
+    def _known_sources(cls, value: str | list[str]) -> list[str]:
+        """One source and a list of one are the same settings."""
+        found = [value] if isinstance(value, str) else list(value)
+        for source in found:
             classify(source)
-        return value
+        return found
 
     @property
     def sources(self) -> list[str]:
         """The sources as a list."""
-        return [self.source] if isinstance(self.source, str) else list(self.source)
+        assert not isinstance(self.source, str), "the validator makes a list of it"
+        return self.source
 
     def inputs(self) -> list[tuple[str, Sequence[str], bool]]:
         """The files and folders among the sources: what they hold decides whether the pages are up to date."""

@@ -12,7 +12,7 @@ import hashlib
 import heapq
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -114,6 +114,9 @@ class Crawler:
                     if not tasks and self._pages >= self._most:
                         break
                     tasks = await self._wait(tasks)
+            except asyncio.CancelledError:  # Ctrl-C: keep what has come back already
+                self._keep([task for task in tasks if task.done() and not task.exception()])
+                raise
             finally:
                 for task in tasks:
                     task.cancel()
@@ -127,12 +130,15 @@ class Crawler:
             await asyncio.sleep(nap)
             return tasks
         done, tasks = await asyncio.wait(tasks, timeout=nap, return_when=asyncio.FIRST_COMPLETED)
-        if done:
-            for task in done:
-                self._take_in(task.result())
-            self.frontier.position = self.archive.flush()
-            self.frontier.commit()
+        self._keep(done)
         return tasks
+
+    def _keep(self, done: Iterable[asyncio.Task[Answer]]) -> None:
+        """Take in the answers and put them on disk: the pages first, then the marks."""
+        for task in done:
+            self._take_in(task.result())
+        self.frontier.position = self.archive.flush()
+        self.frontier.commit()
 
     # -- which request next
 
@@ -158,10 +164,14 @@ class Crawler:
     def _request(self, host: str) -> Request | None:
         """The next request to a host; addresses that robots.txt forbids are marked on the way."""
         while (job := self.frontier.take(host)) is not None:
-            rules = self._rules(origin(job.url))
+            where = origin(job.url)
+            rules = self._rules(where)
             if rules is None:
                 self.frontier.put_back(job)
-                return self._ask_robots(host, origin(job.url)) if origin(job.url) not in self._asking else None
+                if where in self._asking:
+                    return None
+                self._asking.add(where)
+                return self._ask_robots(host, where)
             refusal = rules.refusal(job.url, self._agent)
             if not refusal:
                 self._fetching += job.kind == "page"
@@ -200,7 +210,6 @@ class Crawler:
     # -- the requests
 
     async def _ask_robots(self, host: str, where: str) -> Answer:
-        self._asking.add(where)
         settings = self.config.fetch
         rules = await fetch_robots(self._fetcher, where, settings.retries, settings.backoff)
         return Answer(host, origin=where, robots=rules)

@@ -33,6 +33,7 @@ _FOREIGN_SIGNATURE = 1 if sys.version_info >= (3, 11) else 2  # arguments of `se
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _WRAPPER = re.compile(r"</?(?:span|tt|font|small|big)\b[^>]*>")
 _INHERITED = re.compile(r"\s*(?:[A-Z][a-z ]+ inherited from|<dl><dt>Method resolution order)")
+_GROUP = re.compile(r"\A\s*[A-Z][a-z ]+ defined here:(?:<br>)?\n")
 _ROUTINE = re.compile(r"<dl><dt>(.*?)</dt>\s*(?:<dd>(.*)</dd>)?\s*</dl>\s*\Z", re.DOTALL)
 _LINK = re.compile(r'<a href="([^"#]*)(#[^"]*)?"([^>]*)>(.*?)</a>', re.DOTALL)
 _RULE = re.compile(r"^([*=\-~^])\1{2,}$")
@@ -115,7 +116,7 @@ class SiteDoc(pydoc.HTMLDoc):
         """A section with its contents; for a class, its own documentation comes first."""
         contents = rest[_FOREIGN_SIGNATURE]
         prelude = rest[_FOREIGN_SIGNATURE + 2] if len(rest) > _FOREIGN_SIGNATURE + 2 else ""
-        parts = [p for p in contents.split("<hr>\n") if not _INHERITED.match(p)]
+        parts = [_GROUP.sub("", p) for p in contents.split("<hr>\n") if not _INHERITED.match(p)]
         level = 2 if "bigsection" in title else 3
         return f"<section>\n<h{level}>{title}</h{level}>\n{prelude}\n" + "\n".join(parts) + "\n</section>\n"
 

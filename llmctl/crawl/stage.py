@@ -24,7 +24,7 @@ from llmctl.crawl.local import copy_local
 from llmctl.crawl.network import GuardedBackend, names_private
 from llmctl.crawl.sources import Kind, classify
 from llmctl.crawl.urls import Scope, canonical
-from llmctl.errors import UserError
+from llmctl.errors import Interrupted, UserError
 from llmctl.formats.web import Damage, document_files
 from llmctl.workspace import Artifact, Build, Workspace
 from llmctl.workspace.build import now
@@ -142,7 +142,12 @@ def _live(config: CrawlConfig, build: Build, console: Console, done: Done) -> No
             if seeds == [ADDRESS]:  # the site is ours: there is nobody to be polite to
                 config = config.model_copy(update={"politeness": config.politeness.model_copy(update=_UNHURRIED)})
         network = GuardedBackend(_allowed(config, seeds), routes)
-        asyncio.run(_crawl(config, scope, frontier, archive, network, console, found, len(seeds)))
+        try:
+            asyncio.run(_crawl(config, scope, frontier, archive, network, console, found, len(seeds)))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{frontier.count(PAGE):,} pages are stored; run the same command again to go on"
+            ) from None
         write_atomic(build.path / "urls.jsonl", "".join(_json_lines(frontier)))
         _warn_waiting(frontier, config, console)
         done.outcomes, done.fetched = frontier.outcomes(), frontier.count(PAGE)

@@ -85,7 +85,7 @@ def records(path: Path, name: str, damage: DamageList, start: int = 0) -> Iterat
         damage.add(name, "", "the file is empty")
         return
     with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:3] == _GZIP or (data[:5] != b"WARC/" and _next_member(data, 1) < len(data)):
+        if data[:5] != b"WARC/" and _next_member(data, 0) < len(data):
             yield from _compressed(data, start, name, damage)
         else:
             yield from _plain(f, data, start, name, damage)
@@ -171,7 +171,7 @@ def _next_member(data: mmap.mmap, at: int) -> int:
             head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data[at : at + _CHUNK], 8)
         except zlib.error:
             head = b""
-        if head.startswith((b"WARC/", b"http")):
+        if head.startswith((b"WARC/", b"http", b"filedesc")):
             return at
         at += 1
     return len(data)

@@ -16,6 +16,7 @@ from warcio.archiveiterator import ArchiveIterator
 
 from llmctl.console import Console
 from llmctl.crawl.config import CrawlConfig
+from llmctl.crawl.crawler import Crawler
 from llmctl.crawl.stage import run
 from llmctl.workspace import Artifact, Workspace
 
@@ -173,6 +174,21 @@ class Crawl:
 def crawl(workspace: Workspace, console: Console) -> Crawl:
     """The stage, ready to run."""
     return Crawl(workspace, console)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When the crawler decided on each request: what politeness promises, however late a loaded machine sends it."""
+    times: list[float] = []
+    decide = Crawler._request
+
+    def noting(self: Crawler, host: str) -> Any:
+        request = decide(self, host)
+        times.extend([] if request is None else [time.monotonic()])
+        return request
+
+    monkeypatch.setattr(Crawler, "_request", noting)
+    return times
 
 
 def links(*targets: str) -> str:

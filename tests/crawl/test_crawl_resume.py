@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,6 +81,32 @@ def test_killed_again_and_again(tree: Any, crawl: Any) -> None:
     assert crawl.artifact.figures["pages"] == 120
     again = sum(n - 1 for path, n in tree.asked.items() if path != "/robots.txt")
     assert again <= kills * CONCURRENCY
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(tree: Any, crawl: Any) -> None:
+    from llmctl.console import Console
+    from llmctl.crawl.config import CrawlConfig
+    from llmctl.crawl.stage import run
+    from llmctl.errors import Interrupted
+
+    answer = tree.fallback
+
+    once = threading.Lock()
+
+    def interrupting(path: str) -> Any:
+        if len(tree.times) >= 30 and once.acquire(blocking=False):
+            os.kill(os.getpid(), signal.SIGINT)
+        return answer(path)
+
+    tree.fallback = interrupting
+    config = CrawlConfig.model_validate(settings(tree))
+    with pytest.raises(Interrupted, match=r"pages are stored; run the same command again"):
+        run(config, crawl.workspace, Console(quiet=True))
+    tree.fallback = answer
+    pages = crawl(tree.url, **{k: v for k, v in settings(tree).items() if k != "source"})
+    assert sorted(pages) == sorted(f"{tree.url}/{i or ''}" for i in range(120))
+    assert sum(n - 1 for n in tree.asked.values()) <= CONCURRENCY
 
 
 def killed_after_writing(crawl: Any, site: Any, monkeypatch: Any, after: int) -> None:

@@ -6,7 +6,9 @@ import base64
 import gzip
 import html
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -87,6 +89,27 @@ def test_parquet(tmp_path: Path) -> None:
     damage: list[Damage] = []
     path.write_bytes(b"PAR1 nothing PAR1")
     assert not list(read_documents(path, damage=damage)) and len(damage) == 1
+
+
+def test_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(name: str, config: str | None, **options: object) -> list[dict[str, object]]:
+        asked.append((name, config, options))
+        if name == "org/absent":
+            raise FileNotFoundError("no such data set")
+        return [{"title": "x"}] if name == "org/other" else [{"text": "a"}, {"text": "b", "url": "http://e.com"}]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert [(d.id, d.text) for d in read_documents(Path("hf:org/name:small@test"))] == [
+        ("hf:org/name#1", "a"),
+        ("hf:org/name#2", "b"),
+    ]
+    assert asked == [("org/name", "small", {"split": "test", "streaming": True})]
+    with pytest.raises(UserError, match=r"hf:org/absent.*no such data set"):
+        list(read_documents(Path("hf:org/absent")))
+    with pytest.raises(UserError, match=r"no text[\s\S]*title"):
+        list(read_documents(Path("hf:org/other")))
 
 
 @given(st.text(alphabet="ab \n", max_size=400), st.integers(20, 60))
