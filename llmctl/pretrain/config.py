@@ -34,8 +34,8 @@ class SampleSettings(Settings):
     """What the model is asked to continue while it trains."""
 
     every: Annotated[Count, NoResult()] = 20
-    """A sample of each prompt every so many updates, as in the GPT-2 reproductions; 0 takes none. They cost about a
-    token's time each: a third of a second for the defaults and a small model."""
+    """A sample of each prompt every so many updates, as in the GPT-2 reproductions; 0 takes none. With the defaults and
+    a small model it takes a third of a second."""
     prompts: Annotated[list[str], NoResult()] = ["The", "This is", "When"]
     """What to continue."""
     new_tokens: Annotated[Positive, NoResult()] = 24

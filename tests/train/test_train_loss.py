@@ -137,7 +137,7 @@ def test_bits_per_byte_by_hand(tmp_path):
     for start in range(0, len(ids) - 1, 5):
         x, y = ids[start : start + 5], ids[start + 1 : start + 6]
         x = x[: len(y)]
-        logp = model.logits(model(x[None]))[0].log_softmax(-1)
+        logp = model.logits(model(x[None]))[0].log_softmax(-1).detach()
         for i, t in enumerate(y.tolist()):
             if lengths[t]:
                 nats, size = nats - float(logp[i, t]), size + lengths[t]
