@@ -25,8 +25,8 @@ class RmOptimizerSettings(OptimizerSettings):
     """As in the other stages with smaller steps: only the head is new, and there are few comparisons."""
 
     matrix_lr: Annotated[float, Field(gt=0)] = 0.005
-    """Learning rate of Muon: a quarter of pretraining's. Three times both rates was worse: held-out loss 0.39, not 0.33,
-    on `synth preferences` (30 steps of 16 prompts, a model of 3.7 M parameters, one seed)."""
+    """Learning rate of Muon: a quarter of pretraining's. Three times both rates was worse: held-out loss 0.39, not
+    0.33, on `synth preferences` (30 steps of 16 prompts, a model of 3.7 M parameters, one seed)."""
     lr: Annotated[float, Field(gt=0)] = 3e-4
     """Learning rate of AdamW: the head, embeddings and vectors. 1e-3 was a little worse there (0.33, not 0.30)."""
     weight_decay: NonNegative = 0.0
