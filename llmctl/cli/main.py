@@ -90,10 +90,16 @@ def _run(arguments: list[str] | None, debug: bool) -> int:
             raise
         return _say(f"error: {e.message()}", 2)
     except (Interrupted, KeyboardInterrupt) as e:
-        how = e.how if isinstance(e, Interrupted) else "run the same command again to go on"
-        return _say(f"interrupted, progress saved: {how}", 130)
+        return _interrupted(e)
     except Exception as e:
+        if type(e).__name__ == "Abort":  # what Typer makes of a KeyboardInterrupt
+            return _interrupted(e)
         return _other(e, debug)
+
+
+def _interrupted(e: BaseException) -> int:
+    how = e.how if isinstance(e, Interrupted) else "run the same command again to go on"
+    return _say(f"interrupted, progress saved: {how}", 130)
 
 
 def _other(e: Exception, debug: bool) -> int:
@@ -104,8 +110,8 @@ def _other(e: Exception, debug: bool) -> int:
         if not message:  # no arguments: the help has been shown
             return 0
         return _say(f"error: {message}\n  see: {context.command_path if context else 'llmctl'} --help", 2)
-    if type(e).__name__ in ("Exit", "Abort"):
-        return int(getattr(e, "exit_code", 130))
+    if type(e).__name__ == "Exit":
+        return int(getattr(e, "exit_code", 0))
     if debug:
         raise e
     if isinstance(e, OSError) and e.errno == 28:

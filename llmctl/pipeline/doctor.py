@@ -16,7 +16,7 @@ from llmctl.pipeline.execute import human_bytes
 from llmctl.workspace import Workspace
 
 _NEEDED = (
-    "torch", "safetensors", "tokenizers", "numpy", "pydantic", "PyYAML", "typer", "rich", "pyarrow", "jinja2", "httpx",
+    "torch", "safetensors", "tokenizers", "numpy", "pydantic", "PyYAML", "typer", "rich", "pyarrow", "jinja2", "httpcore",
     "protego", "warcio", "trafilatura", "lxml_html_clean", "py3langid", "matplotlib", "datasets",
 )  # fmt: skip
 _LOW_DISK = 2 << 30

@@ -15,7 +15,6 @@ from llmctl.errors import UserError, nearest
 from llmctl.recipe import StageSettings
 from llmctl.workspace import Artifact, Workspace
 
-
 # What to type after a stage that makes another kind than usual.
 _THEN = {"comparisons": "llmctl rm MODEL {out}"}
 

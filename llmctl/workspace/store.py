@@ -66,7 +66,9 @@ class Workspace:
         """The artifact called `name`, or `kind/name`, among `kinds`. UserError if there is none."""
         kind, _, bare = name.rpartition("/")
         if kind and kind not in KINDS:
-            raise UserError(f"no kind {kind!r}{nearest(kind, KINDS)}", fix="kinds: " + ", ".join(KINDS))
+            if not (near := nearest(kind, KINDS)):
+                check_name(name)
+            raise UserError(f"no kind {kind!r}{near}", fix="kinds: " + ", ".join(KINDS))
         wanted = [kind] if kind else list(kinds or KINDS)
         check_name(bare)
         found = [a for k in wanted for a in [self._at(k, bare)] if a]
