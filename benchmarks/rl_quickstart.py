@@ -77,7 +77,7 @@ def shown(row: dict[str, Any]) -> list[str]:
 def interval(p: float, n: int, z: float = 1.96) -> str:
     """Wilson's interval (1927) of a share `p` of `n`."""
     middle, half = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return f"{(middle - half) / (1 + z * z / n):.1%} to {(middle + half) / (1 + z * z / n):.1%}"
+    return f"{max(0.0, middle - half) / (1 + z * z / n):.1%} to {(middle + half) / (1 + z * z / n):.1%}"
 
 
 if __name__ == "__main__":
