@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from llmctl.eval.questions import LOSS, PAIRS
-from llmctl.eval.statistics import paired, wilson
+from llmctl.verify.statistics import paired, wilson
 
 Row = dict[str, Any]
 ALL = "all"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.eval.lineage import Lineage, lineage
 from llmctl.model.config import ModelConfig
+from llmctl.model.folder import read_config
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.workspace import Artifact, Foreign, Workspace
 
@@ -60,7 +60,7 @@ def _subject(made: Artifact | Foreign, workspace: Workspace, taken: Sequence[str
             "models on the hub are not read yet", made.name, "download the model's folder and give its path"
         )
     name = made.name if isinstance(made, Artifact) else made.path.resolve().name or "model"
-    config = _config(made.path)
+    config = read_config(made.path)
     rewards = str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
     ancestors = lineage(workspace, [made]) if isinstance(made, Artifact) else Lineage()
     stages = {str(a.manifest.get("stage")) for a in ancestors.of_kind("model")}
@@ -77,19 +77,6 @@ def _subject(made: Artifact | Foreign, workspace: Workspace, taken: Sequence[str
         askable=not rewards and Tokenizer.load(made.path).chats,
         parameters=ModelConfig.from_hf(config, str(made.path / "config.json")).parameters(),
     )
-
-
-def _config(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise UserError(f"cannot read it: {e.strerror}", str(file), "a model is a folder with config.json") from e
-    except ValueError as e:
-        raise UserError(f"damaged: {e}", str(file)) from e
-    if not isinstance(found, dict):
-        raise UserError("damaged: not a JSON object", str(file))
-    return found
 
 
 def _unlike(name: str, taken: Sequence[str]) -> str:

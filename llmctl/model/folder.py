@@ -71,7 +71,7 @@ def load_reward_model(path: str | Path) -> tuple[RewardModel, Tokenizer]:
 
 def is_reward_model(path: str | Path) -> bool:
     """Whether the folder's model scores (rather than writes) text."""
-    found = _read_config(Path(path))
+    found = read_config(Path(path))
     return str((found.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
 
 
@@ -83,10 +83,11 @@ def _open(path: str | Path, reward: bool) -> tuple[Path, ModelConfig]:
             str(path),
             "give a model that writes text" if not reward else "train one with `llmctl rm`",
         )
-    return path, ModelConfig.from_hf(_read_config(path), str(path / "config.json"))
+    return path, ModelConfig.from_hf(read_config(path), str(path / "config.json"))
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """`config.json` of a model folder. UserError where it is missing or damaged."""
     file = path / "config.json"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

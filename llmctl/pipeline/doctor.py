@@ -16,8 +16,8 @@ from llmctl.pipeline.execute import human_bytes
 from llmctl.workspace import Workspace
 
 _NEEDED = (
-    "torch", "safetensors", "tokenizers", "numpy", "pydantic", "PyYAML", "typer", "rich", "pyarrow", "jinja2", "httpcore",
-    "protego", "warcio", "trafilatura", "lxml_html_clean", "py3langid", "matplotlib", "datasets",
+    "torch", "safetensors", "tokenizers", "numpy", "pydantic", "PyYAML", "typer", "rich", "pyarrow", "jinja2",
+    "httpcore", "protego", "warcio", "trafilatura", "lxml_html_clean", "py3langid", "matplotlib", "datasets",
 )  # fmt: skip
 _LOW_DISK = 2 << 30
 

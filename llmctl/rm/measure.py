@@ -13,10 +13,9 @@ from llmctl.model.transformer import RewardModel
 from llmctl.rm.batches import cuts, padded
 from llmctl.rm.data import Ranking
 from llmctl.train.device import autocast
+from llmctl.verify.statistics import wilson
 
 Scores = list[list[float]]  # of each ranking, a score a reply
-
-_Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 @torch.inference_mode()
@@ -66,14 +65,6 @@ def correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
     x, y = fmean(xs), fmean(ys)
     spread = sqrt(sum((a - x) ** 2 for a in xs) * sum((b - y) ** 2 for b in ys))
     return sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / spread if spread else None
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """The Wilson 95 % interval of `right` out of `n`, as shares."""
-    share, z2 = right / n, _Z95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @torch.no_grad()

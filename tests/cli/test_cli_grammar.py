@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         "from llmctl.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'datasets', 'pydantic', 'yaml', 'trafilatura', 'fasttext', 'markdown_it', 'pyarrow'}\n"
+        "heavy = {'torch', 'numpy', 'datasets', 'pydantic', 'yaml', 'trafilatura', 'fasttext', 'pyarrow'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True)

@@ -11,7 +11,7 @@ import torch
 from llmctl.model.config import ModelConfig
 from llmctl.model.transformer import RewardModel, Transformer
 from llmctl.rm.data import Ranking
-from llmctl.rm.measure import accuracy, by_kind, correlation, length_bias, normalise, wilson
+from llmctl.rm.measure import accuracy, by_kind, correlation, length_bias, normalise
 
 
 def ranking(ranks: tuple[int, ...], lengths: tuple[int, ...], kind: str = "") -> Ranking:
@@ -37,13 +37,6 @@ def test_length_bias_by_hand() -> None:
         np.corrcoef([3, 1, 1, 1, 7, 2, 3], [1, 0, 2, 2, -1, 0, 3])[0, 1]
     )
     assert correlation([1, 1], [2, 3]) is None
-
-
-@pytest.mark.parametrize(("right", "n", "low", "high"), [(81, 263, 0.2553, 0.3662), (0, 20, 0.0, 0.1611)])
-def test_the_interval_is_the_published_one(right: int, n: int, low: float, high: float) -> None:
-    """Newcombe (1998), table I, method 3."""
-    assert wilson(right, n) == pytest.approx((low, high), abs=5e-5)
-    assert wilson(n - right, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
 def test_rewards_are_normalised_by_the_head_and_the_bias() -> None:

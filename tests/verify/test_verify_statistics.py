@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmctl.eval.statistics import difference_interval, mcnemar, paired, wilson
+from llmctl.verify.statistics import difference_interval, mcnemar, paired, wilson
 
 
 @pytest.mark.parametrize(
