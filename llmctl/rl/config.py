@@ -76,8 +76,8 @@ class RlOptimizerSettings(OptimizerSettings):
     """Small, even steps: the signal is noisy and the model already knows nearly everything."""
 
     name: Literal["muon", "adamw"] = "adamw"
-    """`adamw`, unlike in the other stages: Muon makes every direction of the noise as large as the signal, and was never
-    better here at its best rate (docs/LOG.md)."""
+    """`adamw`, unlike in the other stages: Muon makes every direction of the noise as large as the signal, and was
+    never better here at its best rate (docs/LOG.md)."""
     matrix_lr: Annotated[float, Field(gt=0)] = 0.0007
     """Learning rate of Muon, where `name` says so. 0.005 unlearns the task within ten steps."""
     lr: Annotated[float, Field(gt=0)] = 5e-5
