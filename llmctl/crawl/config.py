@@ -75,7 +75,7 @@ class CrawlConfig(StageSettings):
     stage: ClassVar[str] = "crawl"
     makes: ClassVar[str] = "pages"
 
-    source: str | list[str] = []
+    source: str | list[str]
     """Where pages come from: URLs, WARC files, folders or files of HTML, text, JSON Lines or Parquet, `hf:org/name`, or
     `demo` (the documentation of the running Python, served on this machine)."""
     out: str = "pages"
@@ -100,6 +100,8 @@ class CrawlConfig(StageSettings):
     def _known_sources(cls, value: str | list[str]) -> list[str]:
         """One source and a list of one are the same settings."""
         found = [value] if isinstance(value, str) else list(value)
+        if not found:
+            raise ValueError("nothing to crawl; give a URL, a file, a folder, or demo")
         for source in found:
             classify(source)
         return found

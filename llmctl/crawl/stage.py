@@ -97,8 +97,6 @@ def plan(config: CrawlConfig, workspace: Workspace) -> list[tuple[str, str]]:
 
 
 def _check(config: CrawlConfig) -> None:
-    if not config.sources:
-        raise UserError("nothing to crawl", "source", "name a URL, a WARC file, a folder, or `demo`")
     for source in config.sources:
         if classify(source) is Kind.COMMON_CRAWL:
             raise UserError(

@@ -42,18 +42,19 @@ def execute(
     return Made(stage.run(config, workspace, console), fresh=True)
 
 
-def say_made(stage: Stage, made: Made, console: Console) -> None:
-    """The closing line: what there is now, and what to type next."""
+def say_made(stage: Stage, made: Made, console: Console, then: bool = True) -> None:
+    """The closing line: what there is now and, unless a recipe knows it already, what to type next."""
     figures = made.artifact.figures
     name = made.artifact.name
+    following = stage.next(made.artifact) if then else ""
     if not made.fresh:
-        console.done(f"{stage.name} {name}: up to date", stage.next(made.artifact))
+        console.done(f"{stage.name} {name}: up to date", following)
         return
     size = human_bytes(made.artifact.bytes)
     parts = [str(figures["out"]) if figures.get("out") else size, headline(figures)]
     seconds = float(made.artifact.manifest.get("seconds") or 0)
     text = "; ".join(p for p in parts if p)
-    console.done(f"{stage.name} {name}: {text} ({human_seconds(seconds)})", stage.next(made.artifact))
+    console.done(f"{stage.name} {name}: {text} ({human_seconds(seconds)})", following)
 
 
 def headline(figures: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ def run_recipe(
         stale = workspace.current(config) is None
         result = execute(stage, config, workspace, console, overwrite=stale)
         if result.fresh:
-            say_made(stage, result, console)
+            say_made(stage, result, console, then=False)
         else:
             console.info(f"      up to date: {result.artifact.path}")
         made.append((stage.name, result.artifact, result.fresh))

@@ -53,10 +53,15 @@ def _explain(schema: type[BaseModel], err: Any, source: Source, at: KeyPath) -> 
     if err["type"] == "missing":
         return UserError(f"{key!r} is missing", where, f"add it: {describe(schema, loc)}")
     shown = repr(err.get("input"))
-    message = str(err["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    shown = shown if len(shown) < 60 else shown[:57] + "..."
+    message = str(err["msg"])
     if err["type"] == "value_error":
-        return UserError(f"{key + ': ' if key else ''}{message}", where)
-    return UserError(f"{key!r} is {shown if len(shown) < 60 else shown[:57] + '...'}; it should be {message}", where)
+        return UserError(f"{key + ': ' if key else ''}{message.removeprefix('Value error, ')}", where)
+    if message.startswith("Input should be "):
+        return UserError(f"{key!r} is {shown}; it should be {message.removeprefix('Input should be ')}", where)
+    return UserError(
+        f"{key!r} is {shown}: {message[0].lower()}{message[1:].removesuffix(' after validation, not 0')}", where
+    )
 
 
 def model_at(schema: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
