@@ -105,4 +105,16 @@ def figures(results: Mapping[str, Any]) -> dict[str, Any]:
     for s in shown:
         name = f"{s['model']}/{s['task']}" + (f" {s['group']}" if s["group"] else "")
         found[name] = round(100 * s["value"], 3) if s["unit"] == "share" else round(s["value"], 5)
+    found["more"] = _names(results["models"], found)
     return found
+
+
+def _names(models: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Refusals of made-up names beside answers on known ones, of the first model and the last: each alone is easy."""
+    more = []
+    for group, label in (("made-up", "made-up names refused"), ("known", "known names answered")):
+        values = [found[key] for m in models if (key := f"{m['label']}/names {group}") in found]
+        if values:
+            before = values[0] if len(values) > 1 else None
+            more.append({"label": label, "before": before, "after": values[-1], "unit": "%"})
+    return more

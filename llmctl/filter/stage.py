@@ -59,6 +59,7 @@ def _figures(counts: Counts, damaged: int, tokens: bool) -> dict[str, Any]:
     total, (kept, size) = counts.as_dict, counts.last()
     return {
         "headline": {"label": "documents kept", "before": total["documents"], "after": kept, "unit": ""},
+        "more": [{"label": "dropped by", "after": _by_rule(counts.rules()), "unit": ""}],
         "in": f"{total['documents']:,} documents, {human_bytes(total['bytes'])}",
         "out": f"{kept:,} documents, {human_bytes(size)}",
         "documents_in": total["documents"],
@@ -93,3 +94,10 @@ def human_bytes(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def _by_rule(dropped: dict[str, int], shown: int = 5) -> str:
+    """The rules that dropped most, with their counts: `char_dup_ratio 72, alpha 38, and 4 more`."""
+    names = [f"{rule.rpartition('.')[2]} {n:,}" for rule, n in sorted(dropped.items(), key=lambda r: -r[1])]
+    rest = f", and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest if names else "nothing"

@@ -57,16 +57,18 @@ def say_made(stage: Stage, made: Made, console: Console, then: bool = True) -> N
     console.done(f"{stage.name} {name}: {text} ({human_seconds(seconds)})", following)
 
 
-def headline(figures: dict[str, Any]) -> str:
-    """`label: before -> after unit` of a stage's headline figure."""
-    head = figures.get("headline")
-    if not isinstance(head, dict):
-        return ""
-    unit = str(head.get("unit") or "")
+def headline(figures: dict[str, Any], more: bool = False) -> str:
+    """`label: before -> after unit` of a stage's headline figure; with `more`, of those beside it too."""
+    found = [figures.get("headline"), *(figures.get("more") or [] if more else [])]
+    return "; ".join(_changed(f) for f in found if isinstance(f, dict))
+
+
+def _changed(figure: dict[str, Any]) -> str:
+    unit = str(figure.get("unit") or "")
     gap = "" if unit in ("", "%") else " "
-    before, after = head.get("before"), head.get("after")
+    before, after = figure.get("before"), figure.get("after")
     arrow = f"{number(before)} -> " if before is not None else ""
-    return f"{head.get('label')}: {arrow}{number(after)}{gap}{unit}"
+    return f"{figure.get('label')}: {arrow}{number(after)}{gap}{unit}"
 
 
 def number(value: Any) -> str:

@@ -68,8 +68,8 @@ def show_artifact(artifact: Artifact, workspace: Workspace, console: Console) ->
                   f"in {human_seconds(float(m.get('seconds') or 0))}")  # fmt: skip
     console.print(f"{artifact.path}  {human_bytes(artifact.bytes)} in {len(m['files'])} files")
     console.print(f"digest {artifact.digest[:16]}  seed {m['seed']}  " + _pairs(m["versions"]))
-    _section("figures", _flat({k: v for k, v in artifact.figures.items() if k != "headline"}), console)
-    if head := headline(artifact.figures):
+    _section("figures", _flat({k: v for k, v in artifact.figures.items() if k not in ("headline", "more")}), console)
+    if head := headline(artifact.figures, more=True):
         console.print(f"  {head}")
     _section("settings", _flat(m["settings"]), console)
     _section("files", [(f["path"], human_bytes(f["bytes"])) for f in m["files"]], console)

@@ -91,7 +91,8 @@ def _row(stage: str, artifact: Artifact, fresh: bool) -> dict[str, Any]:
 
 def _table(recipe: Recipe, steps: list[dict[str, Any]], console: Console) -> None:
     rows = [
-        (s["stage"], s["name"], human_seconds(s["seconds"]), s["in"], s["out"], headline(s["figures"])) for s in steps
+        (s["stage"], s["name"], human_seconds(s["seconds"]), s["in"], s["out"], headline(s["figures"], more=True))
+        for s in steps
     ]
     rows.append(("", "all", human_seconds(sum(s["seconds"] for s in steps)), "", "", ""))
     console.table(recipe.name, ("stage", "name", "time", "in", "out", "what it changed (held out)"), rows)

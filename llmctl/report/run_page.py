@@ -52,7 +52,7 @@ def _stages(steps: Sequence[dict[str, Any]]) -> html.Html:
             html.tag("span", seconds(float(s.get("seconds") or 0)), cls="line"),
             s.get("in", ""),
             s.get("out", ""),
-            headline(s.get("headline")),
+            "; ".join(filter(None, map(headline, [s.get("headline"), *(s.get("figures") or {}).get("more", [])]))),
         )
         for s in steps
     ]
@@ -80,7 +80,9 @@ def _answers(step: dict[str, Any]) -> html.Html:
 
 
 def _figures(step: dict[str, Any]) -> html.Html:
-    rows = [(k, v) for k, v in _flat(step.get("figures") or {}) if k.split(".")[0] not in ("in", "out", "headline")]
+    rows = [
+        (k, v) for k, v in _flat(step.get("figures") or {}) if k.split(".")[0] not in ("in", "out", "headline", "more")
+    ]
     return html.folded(_title(step), html.table(("figure", ""), rows)) if rows else html.Html("")
 
 

@@ -188,6 +188,14 @@ def figures(work: Job, outcome: Outcome, log: list[dict[str, Any]]) -> dict[str,
     if asked:
         before, after = asked[0], asked[-1]
         found |= {
+            "more": [
+                {
+                    "label": "in form",
+                    "before": _percent(before["heldout_formatted"]),
+                    "after": _percent(after["heldout_formatted"]),
+                    "unit": "%",
+                }
+            ],
             "right_before": _percent(before["heldout_right"]),
             "right_after": _percent(after["heldout_right"]),
             "formatted_before": _percent(before["heldout_formatted"]),
