@@ -34,7 +34,9 @@ class Console:
         if self._rich is None:
             from rich.console import Console as Rich
 
-            self._rich = Rich(stderr=True, highlight=False, soft_wrap=True)
+            # Logs and files have no width of their own; 80 columns would break every table to pieces.
+            width = None if sys.stderr.isatty() else 160
+            self._rich = Rich(stderr=True, highlight=False, soft_wrap=True, width=width)
         return self._rich
 
     def info(self, text: str) -> None:
@@ -64,8 +66,7 @@ class Console:
             table.add_column(c, overflow="fold")
         for row in rows:
             table.add_row(*(_plain(v) for v in row))
-        width = None if sys.stderr.isatty() else 160
-        self.rich.print(table, width=width)
+        self.rich.print(table)
 
     def print(self, text: str) -> None:
         """Data: one line on stdout."""
