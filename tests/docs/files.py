@@ -12,8 +12,8 @@ _PARAGRAPH = (
 )
 
 
-def write(folder: Path) -> None:
-    """Make them all below `folder`."""
+def write(folder: Path, site: str) -> None:
+    """Make them all below `folder`. `site` is where `folder-of-html` can be had by HTTP."""
     for name in ("folder-of-html", "saved-pages", "folder-or-url-or-warc"):
         (folder / name).mkdir()
         for i in range(4):
@@ -21,7 +21,7 @@ def write(folder: Path) -> None:
             (folder / name / f"{i}.html").write_text(f"<html><head><title>{i}</title></head><body>{body}</body></html>")
     (folder / "notes.txt").write_text(_PARAGRAPH * 5)
     (folder / "book.txt").write_text(_PARAGRAPH * 60)
-    (folder / "urls.txt").write_text("http://127.0.0.1:9/nothing-listens-here\n")
+    (folder / "urls.txt").write_text(f"{site}0.html\n{site}1.html\n")
     (folder / "mine.py").write_text("def wanted(document):\n    return len(document['text']) > 100\n")
     _lines(folder / "chats.jsonl", [_chat(i) for i in range(12)])
     _lines(folder / "mine.jsonl", [{**_chat(i), "answer": str(2 * i), "check": "number"} for i in range(6)])

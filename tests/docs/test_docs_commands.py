@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import files
@@ -22,7 +26,8 @@ LLMCTL = f"{sys.executable} -m llmctl.cli.main"
 
 # What makes a stage's work small enough for a test, without changing what the command says.
 SMALL = {
-    "crawl": ["max_pages=20"],
+    "crawl": ["max_pages=40"],
+    "filter": [],
     "tokenize": ["vocab_size=512"],
     "pretrain": ["depth=1", "context=128", "train.steps=2", "eval_tokens=1000", "samples.every=0"],
     "sft": ["train.steps=2", "eval_items=2"],
@@ -40,7 +45,7 @@ def commands() -> list[tuple[str, str]]:
     for page in PAGES:
         for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S):
             lines = block.replace("\\\n", " ").splitlines()
-            found += [(page.name, line.split("   #")[0].strip()) for line in lines if "llmctl " in line]
+            found += [(page.name, re.split(r"\s{2,}#", line)[0].strip()) for line in lines if "llmctl " in line]
     return found
 
 
@@ -56,19 +61,36 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to type in: a workspace with the small quickstart, and the files that the pages talk about."""
-    folder = tmp_path_factory.mktemp("docs")
-    shutil.copytree(quickstart, folder / "workspace")
-    files.write(folder)
-    warc = next((quickstart / "pages/docs").glob("*.warc.gz"))
-    for name in ("archive.warc.gz", "old/1.warc.gz"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(warc, folder / name)
-    shutil.copytree(quickstart / "model/chat", folder / "some/huggingface/folder")
-    if (gpt2 := DATA / "tokenizers/gpt2").is_dir():
-        shutil.copytree(gpt2, folder / "gpt2-files")
-    return folder
+def places(quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """For each page a folder to type in: a workspace with the small quickstart, and the files that pages talk about."""
+    base = tmp_path_factory.mktemp("docs")
+    handler = functools.partial(Quiet, directory=str(base))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def place(page: str) -> Path:
+        folder = base / page
+        if not folder.exists():
+            shutil.copytree(quickstart, folder / "workspace")
+            files.write(folder, f"http://127.0.0.1:{server.server_port}/{page}/folder-of-html/")
+            warc = next((quickstart / "pages/docs").glob("*.warc.gz"))
+            for name in ("archive.warc.gz", "old/1.warc.gz"):
+                (folder / name).parent.mkdir(exist_ok=True)
+                shutil.copy(warc, folder / name)
+            shutil.copytree(quickstart / "model/chat", folder / "some/huggingface/folder")
+            if (gpt2 := DATA / "tokenizers/gpt2").is_dir():
+                shutil.copytree(gpt2, folder / "gpt2-files")
+        return folder
+
+    yield place
+    server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A file server that does not talk."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 def small(command: str) -> str:
@@ -78,15 +100,12 @@ def small(command: str) -> str:
         stage = match[2]
         if stage == "run":
             sets = YOUR_DATA if "your-data" in match[0] else QUICKSTART if "quickstart" in match[0] else []
-        elif " - " in match[0] + " ":
+        elif stage == "tokenize" and " - " in match[0]:
             sets = []
         else:
             sets = SMALL.get(stage, [])
-        if stage in SMALL and stage != "chat" and not ("-r " in match[0] or " - " in match[0] + " "):
-            sets = [*sets]
-            again = "--overwrite "
-        else:
-            again = ""
+        made = stage in SMALL and stage != "chat" and not (stage == "tokenize" and " - " in match[0])
+        again = "--overwrite " if made else ""
         words = again + " ".join(f"'{w}'" if w != "-s" else w for w in flags(sets))
         return f"{LLMCTL} {match[2]}{match[3].rstrip()} {words} "
 
@@ -95,7 +114,8 @@ def small(command: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "command"), commands(), ids=lambda v: str(v)[:70])
-def test_commands_work_as_written(page: str, command: str, place: Path) -> None:
+def test_commands_work_as_written(page: str, command: str, places: Callable[[str], Path]) -> None:
+    place = places(page)
     if "gpt2-files" in command and not (place / "gpt2-files").is_dir():
         pytest.skip("GPT-2's vocabulary is not here")
     if re.search(r"example\.org|hf:|cc:", command):
