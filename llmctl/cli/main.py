@@ -81,6 +81,8 @@ def _run(arguments: list[str] | None, debug: bool) -> int:
     try:
         code = app(args=arguments, prog_name="llmctl", standalone_mode=False)
         sys.stdout.flush()
+        if code == 130:  # what Typer makes of a KeyboardInterrupt
+            return _interrupted()
         return int(code) if isinstance(code, int) else 0
     except BrokenPipeError:  # the reader of our pipe has left: no complaint, and none from the interpreter's exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,12 +94,10 @@ def _run(arguments: list[str] | None, debug: bool) -> int:
     except (Interrupted, KeyboardInterrupt) as e:
         return _interrupted(e)
     except Exception as e:
-        if type(e).__name__ == "Abort":  # what Typer makes of a KeyboardInterrupt
-            return _interrupted(e)
         return _other(e, debug)
 
 
-def _interrupted(e: BaseException) -> int:
+def _interrupted(e: BaseException | None = None) -> int:
     how = e.how if isinstance(e, Interrupted) else "run the same command again to go on"
     return _say(f"interrupted, progress saved: {how}", 130)
 
@@ -110,6 +110,8 @@ def _other(e: Exception, debug: bool) -> int:
         if not message:  # no arguments: the help has been shown
             return 0
         return _say(f"error: {message}\n  see: {context.command_path if context else 'llmctl'} --help", 2)
+    if type(e).__name__ == "Abort":  # older Typers' word for a KeyboardInterrupt
+        return _interrupted()
     if type(e).__name__ == "Exit":
         return int(getattr(e, "exit_code", 0))
     if debug:

@@ -28,9 +28,9 @@ def sources(data: Path, tmp_path: Path) -> list[str]:
     return [str(folder), str(data / "web/warc/aut__example.warc.gz"), str(data / "text/llamafactory_wiki_demo.txt")]
 
 
-@pytest.mark.parametrize("chats", ["llms_from_scratch_instructions", "oasst_trees"])
+@pytest.mark.parametrize(("chats", "read"), [("llms_from_scratch_instructions", 1000), ("oasst_trees", 60)])
 def test_your_data_runs_on_real_pages_and_conversations(
-    data: Path, tmp_path: Path, sources: list[str], chats: str
+    data: Path, tmp_path: Path, sources: list[str], chats: str, read: int
 ) -> None:
     given = [f"crawl.source={json.dumps(sources)}", f'sft.conversations=["{data}/chat/{chats}.jsonl.gz"]']
     command = [*LLMCTL, "run", "your-data", "-w", str(tmp_path / "w"), "--json", *flags(YOUR_DATA), *flags(given)]
@@ -40,7 +40,8 @@ def test_your_data_runs_on_real_pages_and_conversations(
     assert steps["crawl"]["headline"]["after"] > 70
     kept = steps["filter"]["headline"]
     assert 20 < kept["after"] < kept["before"]
-    assert steps["sft"]["figures"]["conversations"] > 50
+    learned = steps["sft"]["figures"]  # in the small variant few long conversations fit into a row
+    assert learned["conversations"] > 0 and learned["conversations"] + learned["too_long"] > 0.9 * read
     workspace = Workspace(tmp_path / "w")
     for artifact in workspace.artifacts():
         assert artifact.damage(deep=True) == []
