@@ -16,6 +16,7 @@ from llmctl.recipe.overrides import put
 from llmctl.recipe.source import KeyPath, Source, parse, read
 from llmctl.workspace import Workspace
 
+Input = tuple[str, Sequence[str], bool]  # the name as typed, the kinds it may have, whether it may be a file
 _TOP = ("name", "description", "seed", "steps")
 
 
@@ -96,11 +97,11 @@ def check(recipe: Recipe, workspace: Workspace) -> None:
     for i, step in enumerate(recipe.steps):
         bad = problems(step.stage.config, step.data, recipe.source, step.at)
         if bad:
-            wrong += bad
+            wrong += sorted([*bad, *_missing_inputs(recipe, step, _typed(step), made, workspace)], key=_line)
             _note_unchecked(step, made, i)
             continue
         config = step.stage.config.model_validate(step.data)
-        wrong += _missing_inputs(recipe, step, config, made, workspace)
+        wrong += _missing_inputs(recipe, step, config.inputs(), made, workspace)
         for kind in (config.made_kind, *step.stage.also_makes):
             if (kind, config.out) in made:
                 where = recipe.source.where((*step.at, "out"))
@@ -121,11 +122,26 @@ def _note_unchecked(step: Step, made: dict[tuple[str, str], int], i: int) -> Non
         made[(kind, out)] = i
 
 
+def _typed(step: Step) -> list[Input]:
+    """The inputs of a step whose settings have mistakes, as far as they are readable."""
+    found: list[Input] = []
+    for name, mark in step.stage.config.input_fields():
+        held = step.data.get(name)
+        found += [
+            (v, mark.kinds, mark.files) for v in (held if isinstance(held, list) else [held]) if isinstance(v, str)
+        ]
+    return [(v, kinds, files) for v, kinds, files in found if v]
+
+
+def _line(problem: UserError) -> int:
+    return int(problem.where.rpartition(":")[2] or 0)
+
+
 def _missing_inputs(
-    recipe: Recipe, step: Step, config: StageSettings, made: dict[tuple[str, str], int], workspace: Workspace
+    recipe: Recipe, step: Step, inputs: list[Input], made: dict[tuple[str, str], int], workspace: Workspace
 ) -> list[UserError]:
     wrong = []
-    for value, kinds, files in config.inputs():
+    for value, kinds, files in inputs:
         if any((k, value.rpartition("/")[2]) in made for k in kinds):
             continue
         try:
