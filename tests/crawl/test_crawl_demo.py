@@ -45,11 +45,11 @@ def test_the_whole_site(crawl: Any) -> None:
 
 @pytest.mark.slow
 def test_pages_do_not_depend_on_the_order_of_requests() -> None:
-    import httpx
+    import httpcore
 
     def get(*paths: str) -> list[bytes]:
         with Demo() as demo:
-            return [httpx.get(f"http://127.0.0.1:{demo.port}{p}", trust_env=False).content for p in paths]
+            return [httpcore.request("GET", f"http://127.0.0.1:{demo.port}{p}").content for p in paths]
 
     a, b = get("/library/textwrap.html", "/library/argparse.html")
     assert get("/library/argparse.html", "/library/textwrap.html") == [b, a]
