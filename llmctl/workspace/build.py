@@ -25,6 +25,8 @@ from llmctl.workspace.lock import Lock
 from llmctl.workspace.metrics import Metrics
 
 # Scratch of the making, not part of what is made.
+OLD = ".old-"
+"""Begins the name of a replaced version on its way out; no artifact's name begins with a dot."""
 _PRIVATE = ("building.json", "checkpoints", "scratch")
 
 
@@ -176,7 +178,7 @@ def promote(work: Path, final: Path) -> Artifact:
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
-    old = work.with_name(f".old-{work.name}")
+    old = work.with_name(OLD + work.name)
     if old.exists():
         shutil.rmtree(old)
     final.parent.mkdir(parents=True, exist_ok=True)

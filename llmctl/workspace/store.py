@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from llmctl.errors import UserError, nearest
 from llmctl.workspace.artifact import KINDS, Artifact, Foreign
-from llmctl.workspace.build import Build, promote
+from llmctl.workspace.build import OLD, Build, promote
 from llmctl.workspace.files import sha256_json, sha256_tree
 from llmctl.workspace.lock import Lock
 
@@ -138,17 +139,25 @@ class Workspace:
         )
 
     def recover(self) -> None:
-        """Finish what a kill left between the seal and the rename, unless its maker is alive and at it."""
-        for sealed in (self.root / ".work").glob("*/*/manifest.json"):
-            work = sealed.parent
-            lock = self._lock(work.parent.name, work.name)
+        """Finish what a kill left between the seal and the rename or after it, unless its maker is alive and at it."""
+        for work in sorted((self.root / ".work").glob("*/*")):
+            # Path.glob's `*` matches hidden names too; a name cannot begin with a dot, so this is a replaced version.
+            replaced = work.name.startswith(OLD)
+            sealed = work / "manifest.json"
+            if not replaced and not sealed.exists():
+                continue
+            name = work.name.removeprefix(OLD)
+            lock = self._lock(work.parent.name, name)
             try:
                 lock.acquire()
             except UserError:
                 continue
             try:
-                if sealed.exists():
-                    promote(work, self.root / work.parent.name / work.name)
+                final = self.root / work.parent.name / name
+                if replaced and final.exists():
+                    shutil.rmtree(work)
+                elif sealed.exists() and not replaced:
+                    promote(work, final)
             finally:
                 lock.release()
 

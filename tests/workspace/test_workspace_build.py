@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,22 @@ def test_metrics_are_rewound_and_a_torn_line_is_left_out(workspace: Workspace) -
         build.metrics.rewind(2)
         assert [r["step"] for r in build.metrics.rows()] == [0, 1, 2]
         assert build.metrics.rows()[1]["loss"] is None
+
+
+def test_a_kill_while_the_replaced_version_is_removed_leaves_no_trace_of_it(tmp_path: Path) -> None:
+    """The replaced version still has its manifest, and looks sealed but for its name."""
+    ws = Workspace(tmp_path)
+    for level in (1, 2):
+        with ws.build(Config(level=level)) as build:
+            (build.path / "a.txt").write_text(str(level))
+            (build.path / "b.txt").write_text(str(level))
+    new = ws.artifacts()[0]
+    half_removed = tmp_path / ".work" / new.kind / f".old-{new.name}"
+    shutil.copytree(new.path, half_removed)
+    (half_removed / "a.txt").unlink()
+    ws.recover()
+    assert [a.name for a in ws.artifacts()] == [new.name] and new.damage(deep=True) == []
+    assert not half_removed.exists() and not (tmp_path / new.kind / half_removed.name).exists()
 
 
 CHILD = textwrap.dedent(
