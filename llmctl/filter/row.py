@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+import numpy as np
 
 from llmctl.formats.document import Document
 
@@ -24,6 +26,7 @@ class Row:
         self.dump, self.date = well_formed(document.dump), well_formed(document.date)
         self.file_path = well_formed(document.file_path)
         self.language, self.language_score = document.language or "", None
+        self.details: dict[str, str] = {}
         self.size = len(document.html or b"")
         self._text: str | None = None
         if document.text is not None:
@@ -74,6 +77,44 @@ class Check:
     value: float | None = None
     threshold: float | None = None
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of a step: its name, its threshold (None: never drops), and on which side of it a value drops.
+
+    "above" and "below" are strict; "not_above" drops a value equal to the threshold too. NaN never drops: the rule does
+    not apply to the document.
+    """
+
+    name: str
+    threshold: float | None
+    drops: Literal["above", "below", "not_above"] = "above"
+
+    def fails(self, values: np.ndarray) -> np.ndarray:
+        """Shape (documents,) float64 to (documents,) bool."""
+        if self.threshold is None:
+            return np.zeros(len(values), dtype=bool)
+        if self.drops == "above":
+            return values > self.threshold
+        if self.drops == "below":
+            return values < self.threshold
+        return values <= self.threshold
+
+
+class Scorer(Protocol):
+    """A step of the first pass: measures a document, whatever its thresholds say; what is dropped is decided later.
+
+    A call gives one value a rule, in the order of `rules`; it may rewrite `row.text` for the steps behind it, and put
+    what a number cannot say (the entry of a block list, the language found) into `row.details[rule name]`.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+
+    def __call__(self, row: Row) -> Sequence[float]:
+        """The values, in order; NaN where a rule does not apply."""
+        ...
 
 
 class Step(Protocol):
