@@ -57,8 +57,8 @@ def document_files(path: Path) -> list[tuple[Path, str, Reader]]:
     found = []
     for file in sorted(path.rglob("*")):
         relative = file.relative_to(path)
-        # `dropped/` beside a corpus holds what its filters rejected; a leading dot or underscore hides a file.
-        hidden = relative.parts[0] == "dropped" or any(p.startswith((".", "_")) for p in relative.parts)
+        # What an artifact's folder holds beside its documents; a leading dot or underscore hides a file.
+        hidden = relative.parts[0] in ("dropped", "scores", "report.html") or any(p.startswith((".", "_")) for p in relative.parts)
         if not hidden and file.is_file() and (reader := _by_name(file)):
             found.append((file, relative.as_posix(), reader))
     if not found:
