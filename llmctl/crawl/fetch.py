@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -111,15 +112,38 @@ class Fetcher:
             found.why, found.passing = _explain(e)
             if not found.why:
                 raise
-        if not found.why and found.status in _PASSING_STATUS:
-            found.why, found.passing = f"status {found.status}", True
-        elif not found.why and found.status >= 400:
-            found.why = f"status {found.status}"
-        return found
+        return found if found.why else _judged(found)
 
     @property
     def _total(self) -> float:
         return self._settings.timeout * _TOTAL
+
+    async def get_range(self, url: str, start: int, end: int | None, sink: Callable[[bytes], None]) -> Fetched:
+        """GET the bytes of `url` from `start` up to, not including, `end`, each chunk into `sink` as it comes.
+
+        There is no limit on the whole time, for a file may be large; `timeout` is the longest silence. What has come
+        before a cut is in `sink`. `why` says so where the answer is not that range.
+        """
+        parts, found = urlsplit(url), Fetched(url, datetime.now(timezone.utc))
+        wanted = f"bytes={start}-{'' if end is None else end - 1}"
+        found.request = [("Host", parts.netloc), ("User-Agent", self._user_agent), ("Range", wanted)]
+        found.request += [("Accept", "*/*"), ("Accept-Encoding", "identity")]
+        seconds = self._settings.timeout
+        limits = {"connect": seconds, "read": seconds, "write": seconds, "pool": None}
+        try:
+            async with self._pool.stream("GET", url, headers=found.request, extensions={"timeout": limits}) as answer:
+                found.status = answer.status
+                found.headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in answer.headers]
+                if answer.status == 206 and not found.header("content-range").startswith(f"bytes {start}-"):
+                    found.why = f"asked for {wanted}, got {found.header('content-range') or 'no Content-Range'}"
+                elif answer.status == 206:
+                    async for chunk in answer.aiter_stream():
+                        sink(chunk)
+        except Exception as e:
+            found.why, found.passing = _explain(e)
+            if not found.why:
+                raise
+        return found if found.why or found.status == 206 else _judged(found)
 
     async def _get(self, found: Fetched, types: tuple[str, ...], max_bytes: int) -> None:
         seconds = self._settings.timeout
@@ -162,6 +186,13 @@ class Fetcher:
             if len(body) > max_bytes:
                 raise _TooLarge
         return bytes(body)
+
+
+def _judged(found: Fetched) -> Fetched:
+    """`found` with what its status says of it."""
+    if found.status >= 400:
+        found.why, found.passing = f"status {found.status}", found.status in _PASSING_STATUS
+    return found
 
 
 def _explain(error: Exception) -> tuple[str, bool]:
