@@ -7,6 +7,8 @@ one without brotli or a dechunker, sees the page. Digests are SHA-1 in base 32, 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import os
 import re
@@ -27,6 +29,7 @@ from llmctl.workspace.files import fsync_dir
 # These describe how a body travelled; the body in the record has arrived.
 _TRAVEL = ("content-encoding", "transfer-encoding", "content-length")
 EPOCH = "1970-01-01T00:00:00Z"
+_PROFILE = "http://netpreserve.org/warc/1.1/revisit/"
 _NOT_IN_URI = re.compile(r"[^\x21-\x7e]")
 
 
@@ -54,21 +57,23 @@ class Archive:
         """The file of a segment."""
         return self.folder / f"{self.name}-{segment:05d}.warc.gz"
 
-    def recover(self) -> list[Record]:
-        """The responses that a kill kept from being counted: whole ones behind `position`.
+    def recover(self) -> list[tuple[Record, bool]]:
+        """The responses that a kill kept from being counted: whole ones behind `position`. True marks unchanged ones.
 
         `position` moves behind the last of them, and what a kill tore is cut off there.
         """
-        found: list[Record] = []
+        found: list[tuple[Record, bool]] = []
         segment, start = end = self.position
         while self.path(segment).exists():
-            response: Record | None = None
+            response, unchanged = None, False
             path = self.path(segment)
             for record in records(path, path.name, DamageList(), start):
                 if record.type == "response":
-                    response = record
+                    response, unchanged = record, False
+                elif record.type == "revisit":
+                    unchanged = True
                 elif record.type == "request" and response is not None:
-                    found.append(response)
+                    found.append((response, unchanged))
                     end, response = (segment, member_end(path, record.offset)), None
             segment, start = segment + 1, 0
         self.cut(*end)
@@ -86,18 +91,40 @@ class Archive:
 
     def add_page(self, page: Fetched) -> None:
         """A response and its request."""
-        headers = _headers(page.headers, len(page.body))
-        about = {"WARC-Date": page.date.strftime("%Y-%m-%dT%H:%M:%SZ")}
-        if page.address:
-            about["WARC-IP-Address"] = page.address
         response = self._writer.create_warc_record(
             page.url,
             "response",
             payload=io.BytesIO(page.body),
             length=len(page.body),
-            http_headers=StatusAndHeaders(f"{page.status} {page.reason}".strip(), headers, protocol="HTTP/1.1"),
-            warc_headers_dict=about,
+            http_headers=_status_and_headers(page, _headers(page.headers, len(page.body))),
+            warc_headers_dict=_about(page),
         )
+        self._add_pair(page, response)
+
+    def add_unchanged(self, before: Record, page: Fetched) -> None:
+        """A page that has not changed: the response of an earlier crawl, byte for byte, a `revisit`, and its request.
+
+        The response makes these pages whole on their own; the revisit says when and how the server confirmed it.
+        """
+        self.copy(before)
+        asked = page.status == 304
+        about = {
+            **_about(page),
+            "WARC-Profile": _PROFILE + ("server-not-modified" if asked else "identical-payload-digest"),
+            "WARC-Refers-To": before.header("WARC-Record-ID"),
+            "WARC-Refers-To-Target-URI": before.url,
+            "WARC-Refers-To-Date": before.header("WARC-Date"),
+        }
+        if not asked:
+            about["WARC-Payload-Digest"] = payload_digest(page.body)
+        headers = page.headers if asked else _headers(page.headers, len(page.body))
+        revisit = self._writer.create_warc_record(
+            page.url, "revisit", http_headers=_status_and_headers(page, headers), warc_headers_dict=about
+        )
+        self._add_pair(page, revisit)
+
+    def _add_pair(self, page: Fetched, response: Any) -> None:
+        """`response` and the request it answers."""
         target = re.sub(r"^[a-z]+://[^/]*", "", page.url) or "/"
         request = self._writer.create_warc_record(
             page.url,
@@ -139,6 +166,10 @@ class Archive:
         copied.raw_stream, copied.length, copied.payload_length = io.BytesIO(record.block), len(record.block), -1
         self._writer.write_record(copied)
 
+    def add_member(self, member: bytes) -> None:
+        """A record as it is in another archive: its gzip member, byte for byte."""
+        self._buffer.write(member)
+
     def flush(self) -> tuple[int, int]:
         """Everything added since the last call, on disk. The new position. UserError where the disk is full."""
         data = self._buffer.getvalue()
@@ -176,6 +207,20 @@ class Archive:
         record.rec_headers.replace_header("WARC-Date", self._date)
         writer.write_record(record)
         return buffer.getvalue()
+
+
+def payload_digest(body: bytes) -> str:
+    """The digest of a payload as WARC headers have it."""
+    return "sha1:" + base64.b32encode(hashlib.sha1(body).digest()).decode("ascii")
+
+
+def _about(page: Fetched) -> dict[str, str]:
+    about = {"WARC-Date": page.date.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return {**about, "WARC-IP-Address": page.address} if page.address else about
+
+
+def _status_and_headers(page: Fetched, headers: Headers) -> StatusAndHeaders:
+    return StatusAndHeaders(f"{page.status} {page.reason}".strip(), headers, protocol="HTTP/1.1")
 
 
 def _headers(headers: Headers, length: int) -> list[tuple[str, Any]]:

@@ -19,11 +19,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llmctl.console import Console, Progress
-from llmctl.crawl.archive import Archive
+from llmctl.crawl.archive import Archive, payload_digest
 from llmctl.crawl.config import CrawlConfig
 from llmctl.crawl.fetch import Fetched, Fetcher
 from llmctl.crawl.frontier import PAGE, Frontier, Job
 from llmctl.crawl.links import page_links, sitemap_links
+from llmctl.crawl.recrawl import CHANGED, NEW, UNCHANGED, Earlier, Known
 from llmctl.crawl.robots import Robots, fetch_robots
 from llmctl.crawl.urls import Scope, canonical, origin
 from llmctl.formats.warc import HTML_TYPES, Record, content_type, http_response
@@ -68,9 +69,10 @@ class Crawler:
         archive: Archive,
         fetcher: Fetcher,
         console: Console,
+        earlier: Earlier | None = None,
     ) -> None:
         self.config, self.scope, self.frontier, self.archive = config, scope, frontier, archive
-        self._fetcher, self._console = fetcher, console
+        self._fetcher, self._console, self._earlier = fetcher, console, earlier
         self._agent = config.politeness.user_agent
         self._strip = tuple(config.scope.strip_params)
         self._slots: dict[str, Slot] = {}
@@ -82,17 +84,13 @@ class Crawler:
         self._most = 0
         self._bar: Progress | None = None
 
-    def recover(self, found: list[Record]) -> None:
+    def recover(self, found: list[tuple[Record, bool]]) -> None:
         """Take in pages that the archive holds and the frontier does not know to be done."""
-        for record in found:
-            answer, known = http_response(record), self.frontier.find(record.url)
-            if answer is None or known is None or known[2] == PAGE:
+        for record, unchanged in found:
+            page, known = _page_of(record), self.frontier.find(record.url)
+            if page is None or known is None or known[2] == PAGE:
                 continue
-            status, headers, body = answer
-            page = Fetched(
-                record.url, datetime.now(timezone.utc), status=status, headers=list(headers.headers), body=body
-            )
-            self._found_page(Job(known[0], record.url, "", "page", known[1], 0, 0), page)
+            self._found_page(Job(known[0], record.url, "", "page", known[1], 0, 0), page, unchanged)
         self.frontier.position = self.archive.position
         self.frontier.commit()
 
@@ -218,7 +216,8 @@ class Crawler:
         if job.kind == "sitemap":
             page = await self._fetcher.get(job.url, max_bytes=_SITEMAP_BYTES)
         else:
-            page = await self._fetcher.get(job.url, tuple(self.config.fetch.content_types))
+            known, types = self._known(job), tuple(self.config.fetch.content_types)
+            page = await self._fetcher.get(job.url, types, conditions=known.conditions if known else None)
         return Answer(host, job=job, page=page)
 
     # -- the answers
@@ -258,14 +257,30 @@ class Crawler:
             self.frontier.finish(job.id, "excluded" if unwanted else "failed", page.why, page.status)
         elif job.kind == "sitemap":
             self._take_sitemap(job, page)
-        elif 200 <= page.status < 300:
-            self.archive.add_page(page)
-            self._found_page(job, page)
+        elif page.status == 304 or 200 <= page.status < 300:
+            self._store(job, page)
         else:
             self.frontier.finish(job.id, "failed", f"status {page.status}", page.status)
 
-    def _found_page(self, job: Job, page: Fetched) -> None:
-        self.frontier.finish(job.id, PAGE, "", page.status, size=len(page.body))
+    def _known(self, job: Job) -> Known | None:
+        return self._earlier.find(job.url) if self._earlier else None
+
+    def _store(self, job: Job, page: Fetched) -> None:
+        """A page into the archive: as it came or, where it has not changed, as the earlier crawl has it."""
+        known = self._known(job)
+        if known and self._earlier and (page.status == 304 or payload_digest(page.body) == known.digest):
+            before = self._earlier.record(known)
+            self.archive.add_unchanged(before, page)
+            self._found_page(job, _page_of(before) or page, unchanged=True)
+        elif page.status == 304:  # nothing was asked that this could answer
+            self.frontier.finish(job.id, "failed", "status 304", page.status)
+        else:
+            self.archive.add_page(page)
+            self._found_page(job, page)
+
+    def _found_page(self, job: Job, page: Fetched, unchanged: bool = False) -> None:
+        why = "" if not self._earlier else UNCHANGED if unchanged else CHANGED if self._known(job) else NEW
+        self.frontier.finish(job.id, PAGE, why, page.status, size=len(page.body))
         self._pages += 1
         if self._bar is not None:
             self._bar.advance(1, note=urlsplit(page.url).netloc)
@@ -332,3 +347,12 @@ class Crawler:
             elif not index:
                 self._add_link(link, page.url, 1)
         self.frontier.finish(job.id, "sitemap", "", page.status)
+
+
+def _page_of(record: Record) -> Fetched | None:
+    """What a stored response says of a page; None where it holds no HTTP."""
+    answer = http_response(record)
+    if answer is None:
+        return None
+    status, headers, body = answer
+    return Fetched(record.url, datetime.now(timezone.utc), status=status, headers=list(headers.headers), body=body)

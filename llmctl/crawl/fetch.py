@@ -95,8 +95,19 @@ class Fetcher:
     async def __aexit__(self, *error: object) -> None:
         await self._pool.aclose()
 
-    async def get(self, url: str, types: tuple[str, ...] = (), max_bytes: int | None = None) -> Fetched:
-        """GET `url`. `types` are the content types whose bodies are wanted; empty wants any."""
+    async def get(
+        self,
+        url: str,
+        types: tuple[str, ...] = (),
+        max_bytes: int | None = None,
+        conditions: Headers | None = None,
+        cut: bool = False,
+    ) -> Fetched:
+        """GET `url`. `types` are the content types whose bodies are wanted; empty wants any.
+
+        `conditions` are further request headers (If-None-Match, ...). A body over `max_bytes` is a failure, or with
+        `cut` is taken up to there.
+        """
         parts = urlsplit(url)
         found = Fetched(url, datetime.now(timezone.utc))
         found.request = [
@@ -104,9 +115,10 @@ class Fetcher:
             ("User-Agent", self._user_agent),
             ("Accept", ", ".join(types) + ", */*;q=0.1" if types else "*/*"),
             ("Accept-Encoding", "gzip, deflate"),
+            *(conditions or []),
         ]
         try:
-            await asyncio.wait_for(self._get(found, types, max_bytes or self._settings.max_bytes), self._total)
+            await asyncio.wait_for(self._get(found, types, max_bytes or self._settings.max_bytes, cut), self._total)
         except Exception as e:
             found.body = b""
             found.why, found.passing = _explain(e)
@@ -137,7 +149,12 @@ class Fetcher:
                 if answer.status == 206 and not found.header("content-range").startswith(f"bytes {start}-"):
                     found.why = f"asked for {wanted}, got {found.header('content-range') or 'no Content-Range'}"
                 elif answer.status == 206:
+                    at = start
                     async for chunk in answer.aiter_stream():
+                        at += len(chunk)
+                        if end is not None and at > end:
+                            found.why = f"asked for {wanted}, got more"
+                            break
                         sink(chunk)
         except Exception as e:
             found.why, found.passing = _explain(e)
@@ -145,7 +162,7 @@ class Fetcher:
                 raise
         return found if found.why or found.status == 206 else _judged(found)
 
-    async def _get(self, found: Fetched, types: tuple[str, ...], max_bytes: int) -> None:
+    async def _get(self, found: Fetched, types: tuple[str, ...], max_bytes: int, cut: bool) -> None:
         seconds = self._settings.timeout
         limits = {"connect": seconds, "read": seconds, "write": seconds, "pool": self._total}
         async with self._pool.stream("GET", found.url, headers=found.request, extensions={"timeout": limits}) as answer:
@@ -160,11 +177,11 @@ class Fetcher:
                 found.why = f"content type {kind}"
                 return
             length = found.header("content-length")
-            if length.isdigit() and int(length) > max_bytes and 200 <= found.status < 300:
+            if length.isdigit() and int(length) > max_bytes and 200 <= found.status < 300 and not cut:
                 raise _TooLarge
-            found.body = await self._body(answer, found.header("content-encoding").strip().lower(), max_bytes)
+            found.body = await self._body(answer, found.header("content-encoding").strip().lower(), max_bytes, cut)
 
-    async def _body(self, answer: httpcore.Response, encoding: str, max_bytes: int) -> bytes:
+    async def _body(self, answer: httpcore.Response, encoding: str, max_bytes: int, cut: bool) -> bytes:
         if encoding not in ("", "identity", *_ENCODINGS):
             raise _Corrupt(encoding)
         inflate = zlib.decompressobj(_ENCODINGS[encoding]) if encoding in _ENCODINGS else None
@@ -184,6 +201,8 @@ class Fetcher:
                     body += inflate.decompress(chunk, room)
             raw_deflate = raw_deflate and not body
             if len(body) > max_bytes:
+                if cut:
+                    return bytes(body[:max_bytes])
                 raise _TooLarge
         return bytes(body)
 

@@ -68,10 +68,12 @@ class Frontier:
         """Keep what is committed, forget the rest."""
         self._db.close()
 
-    def add(self, url: str, host: str, kind: str = "page", depth: int = 0, hops: int = 0) -> bool:
-        """Queue an address; False where it is known already."""
-        row = (url, host, kind, depth, hops, QUEUED)
-        sql = "INSERT OR IGNORE INTO urls (url, host, kind, depth, hops, state) VALUES (?, ?, ?, ?, ?, ?)"
+    def add(
+        self, url: str, host: str, kind: str = "page", depth: int = 0, hops: int = 0, state: str = QUEUED, why: str = ""
+    ) -> bool:
+        """Queue an address, or note it in another state; False where it is known already."""
+        row = (url, host, kind, depth, hops, state, why)
+        sql = "INSERT OR IGNORE INTO urls (url, host, kind, depth, hops, state, why) VALUES (?, ?, ?, ?, ?, ?, ?)"
         return self._db.execute(sql, row).rowcount > 0
 
     def take(self, host: str) -> Job | None:

@@ -62,7 +62,7 @@ async def fetch_robots(fetcher: Fetcher, origin: str, retries: int, backoff: flo
     """Ask `origin` for its robots.txt."""
     url, hops, tries = f"{origin}/robots.txt", 0, 0
     while True:
-        got = await fetcher.get(url, max_bytes=16 * MAX_BYTES)
+        got = await fetcher.get(url, max_bytes=MAX_BYTES, cut=True)
         if got.passing and tries < retries:
             tries += 1
             await asyncio.sleep(min(got.retry_after or backoff * 2 ** (tries - 1), 60.0))
@@ -77,7 +77,7 @@ async def fetch_robots(fetcher: Fetcher, origin: str, retries: int, backoff: flo
 def _judge(status: int, why: str, passing: bool, body: bytes) -> Robots:
     now = time.time()
     if 200 <= status < 300 and not why:
-        return Robots(decode(body[:MAX_BYTES]), fetched=now)
+        return Robots(decode(body), fetched=now)
     if 300 <= status < 500 and not passing:
         return Robots(fetched=now)  # unavailable: RFC 9309, 2.3.1.3
     if status >= 400:

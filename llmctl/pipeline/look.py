@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from llmctl.console import Console
 from llmctl.errors import UserError, nearest
+from llmctl.filter.counts import funnel_rows
 from llmctl.pipeline.execute import headline, human_bytes, human_seconds
 from llmctl.workspace import KINDS, Artifact, Workspace
 
@@ -56,7 +58,7 @@ def lineage(artifact: Artifact, workspace: Workspace) -> list[dict[str, Any]]:
                 same = parent.digest == reference["digest"]
                 node["state"] = "there" if same else "made again since"
                 node["stage"] = parent.manifest.get("stage")
-                node["inputs"] = lineage(parent, workspace)
+                node["inputs"] = lineage(parent, workspace) if same else []
         found.append(node)
     return found
 
@@ -71,6 +73,8 @@ def show_artifact(artifact: Artifact, workspace: Workspace, console: Console) ->
     _section("figures", _flat({k: v for k, v in artifact.figures.items() if k not in ("headline", "more")}), console)
     if head := headline(artifact.figures, more=True):
         console.print(f"  {head}")
+    if artifact.kind == "corpus":
+        _funnel(artifact, console)
     _section("settings", _flat(m["settings"]), console)
     _section("files", [(f["path"], human_bytes(f["bytes"])) for f in m["files"]], console)
     console.print("lineage")
@@ -78,6 +82,17 @@ def show_artifact(artifact: Artifact, workspace: Workspace, console: Console) ->
     _tree(lineage(artifact, workspace), "  ", console)
     for line in artifact.damage():
         console.warn(line)
+
+
+def _funnel(corpus: Artifact, console: Console) -> None:
+    """Documents and bytes after each step, and what dropped the others."""
+    try:
+        rows = funnel_rows(json.loads(corpus.file("counts.json").read_text(encoding="utf-8")))
+    except (UserError, OSError, ValueError, KeyError):
+        return
+    console.print("funnel")
+    for step, documents, size, by in rows:
+        console.print(f"  {step:<18}  {documents:>11,} documents  {human_bytes(size):>9}  {by}".rstrip())
 
 
 def _tree(nodes: list[dict[str, Any]], indent: str, console: Console) -> None:

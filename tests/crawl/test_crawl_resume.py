@@ -139,7 +139,7 @@ def test_pages_written_but_not_marked_are_not_fetched_again(
     killed_after_writing(crawl, tree, monkeypatch, after)
     work = crawl.workspace.root / ".work" / "pages" / "pages"
     frontier = Frontier(work / "scratch" / "frontier.sqlite")
-    unmarked = Archive(work, "live", 20_000, frontier.position).recover()
+    unmarked = [record for record, _ in Archive(work, "live", 20_000, frontier.position).recover()]
     assert unmarked and all(frontier.find(r.url)[2] != "page" for r in unmarked)
     frontier.close()
     tree.asked.clear()
