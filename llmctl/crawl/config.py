@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, field_validator
 
 from llmctl.crawl.sources import Kind, classify
-from llmctl.recipe import NoResult, Settings, StageSettings
+from llmctl.recipe import InputOf, NoResult, Settings, StageSettings
 
 
 class ScopeSettings(Settings):
@@ -69,6 +69,22 @@ class FetchSettings(Settings):
     """What is kept; the body of anything else is not downloaded."""
 
 
+class CommonCrawlSettings(Settings):
+    """Where Common Crawl is, and how patiently it is asked. `politeness` says who asks."""
+
+    index: Annotated[str, NoResult()] = "https://index.commoncrawl.org"
+    """The address of the URL index (pywb's CDX server API). Your own index server spares the public one, which is
+    small; if this names a private address, that address may be asked."""
+    data: Annotated[str, NoResult()] = "https://data.commoncrawl.org"
+    """The address under which the crawls' files are. A mirror near you is faster; a private address as above."""
+    connections: Annotated[int, NoResult(), Field(ge=1)] = 2
+    """Requests at a time for single captures. The index and whole files are asked for one thing at a time. Many
+    connections earn a 503, and then a ban."""
+    retries: Annotated[int, NoResult(), Field(ge=0)] = 8
+    """How often a request is made again after 503, 429, another passing failure or a cut connection, each time after
+    twice as long a pause (`fetch.backoff`, two minutes at most) or after the server's Retry-After."""
+
+
 class CrawlConfig(StageSettings):
     """From URLs, archives or folders to pages."""
 
@@ -76,10 +92,13 @@ class CrawlConfig(StageSettings):
     makes: ClassVar[str] = "pages"
 
     source: str | list[str]
-    """Where pages come from: URLs, WARC files, folders or files of HTML, text, JSON Lines or Parquet, `hf:org/name`, or
-    `demo` (the documentation of the running Python, served on this machine)."""
+    """Where pages come from: URLs, WARC files, folders or files of HTML, text, JSON Lines or Parquet, `hf:org/name`,
+    `cc:CRAWL-ID?url=PATTERN`, or `demo` (the documentation of the running Python, served on this machine)."""
     out: str = "pages"
     """The name of the pages to make."""
+    since: Annotated[str, InputOf(("pages",))] = ""
+    """Pages of an earlier crawl. A page that is there is asked for with If-None-Match and If-Modified-Since, and taken
+    from there where it has not changed: a re-crawl costs a request a page and hardly any traffic."""
     max_pages: Annotated[int, Field(ge=1)] = 1000
     """When to stop a live crawl. The limit is never smaller than the number of addresses given."""
     concurrency: Annotated[int, NoResult(), Field(ge=1)] = 16
@@ -90,6 +109,8 @@ class CrawlConfig(StageSettings):
     """How gently a host is asked."""
     fetch: FetchSettings = FetchSettings()
     """The limits of a single request."""
+    common_crawl: CommonCrawlSettings = CommonCrawlSettings()
+    """Where Common Crawl is, and how patiently it is asked."""
     strict: bool = False
     """Stop at the first damaged place of an archive or file. Otherwise it is named, counted and passed over."""
     segment_bytes: Annotated[int, Field(ge=1)] = 1_000_000_000
@@ -113,5 +134,6 @@ class CrawlConfig(StageSettings):
         return self.source
 
     def inputs(self) -> list[tuple[str, Sequence[str], bool]]:
-        """The files and folders among the sources: what they hold decides whether the pages are up to date."""
-        return [(s, ("pages",), True) for s in self.sources if classify(s) in (Kind.LOCAL, Kind.HUB)]
+        """The files and folders among the sources, and `since`: what they hold decides whether pages are up to date."""
+        local = [(s, ("pages",), True) for s in self.sources if classify(s) in (Kind.LOCAL, Kind.HUB)]
+        return [*local, *super().inputs()]

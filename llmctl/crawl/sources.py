@@ -6,6 +6,8 @@ import os
 import re
 from enum import Enum
 
+from llmctl.crawl import cc_source
+
 
 class Kind(Enum):
     """Where pages come from."""
@@ -34,6 +36,7 @@ def classify(source: str) -> Kind:
     if name == "hf":
         return Kind.HUB
     if name == "cc":
+        cc_source.parse(source)
         return Kind.COMMON_CRAWL
     if not source.strip():
         raise ValueError("a source is empty")

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from llmctl import __version__
 from llmctl.console import Console
 from llmctl.crawl.archive import Archive
+from llmctl.crawl.common_crawl import copy_common_crawl, plan_common_crawl
 from llmctl.crawl.config import CrawlConfig
 from llmctl.crawl.crawler import Crawler
 from llmctl.crawl.demo import ADDRESS, Demo
@@ -22,6 +23,7 @@ from llmctl.crawl.fetch import Fetcher
 from llmctl.crawl.frontier import PAGE, Frontier
 from llmctl.crawl.local import copy_local
 from llmctl.crawl.network import GuardedBackend, names_private
+from llmctl.crawl.recrawl import CHANGED, GONE, NEW, UNCHANGED, Earlier
 from llmctl.crawl.sources import Kind, classify
 from llmctl.crawl.urls import Scope, canonical
 from llmctl.errors import Interrupted, UserError
@@ -42,6 +44,7 @@ class Done:
     bytes: int = 0
     outcomes: list[tuple[str, str, int]] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)
+    recrawl: dict[str, int] = field(default_factory=dict)
 
     @property
     def pages(self) -> int:
@@ -51,14 +54,16 @@ class Done:
 
 def run(config: CrawlConfig, workspace: Workspace, console: Console) -> Artifact:
     """Fetch, or copy, everything the sources name."""
-    _check(config)
     with workspace.build(config) as build:
         local = [s for s in config.sources if classify(s) in (Kind.LOCAL, Kind.HUB)]
         done = Done()
         if local:
             done.copied, done.bytes = copy_local(local, config, workspace, build.path, console, done.damage)
-        if len(local) < len(config.sources):
-            _live(config, build, console, done)
+        stored = [s for s in config.sources if classify(s) is Kind.COMMON_CRAWL]
+        if stored:
+            _common_crawl(stored, config, build, console, done)
+        if len(local) + len(stored) < len(config.sources):
+            _live(config, workspace, build, console, done)
         if not done.pages:
             _nothing(build, config, done)
         _report(build, console, config, done)
@@ -67,7 +72,6 @@ def run(config: CrawlConfig, workspace: Workspace, console: Console) -> Artifact
 
 def plan(config: CrawlConfig, workspace: Workspace) -> list[tuple[str, str]]:
     """What would be fetched, from where, and how long politeness alone makes it take."""
-    _check(config)
     rows: list[tuple[str, str]] = []
     for source in config.sources:
         kind = classify(source)
@@ -75,6 +79,8 @@ def plan(config: CrawlConfig, workspace: Workspace) -> list[tuple[str, str]]:
             path = _local_path(source, workspace)
             files = [file for file, _, _ in document_files(path)]
             rows.append((source, f"{len(files):,} files, {_size(sum(f.stat().st_size for f in files))}"))
+        elif kind is Kind.COMMON_CRAWL:
+            rows.append((source, plan_common_crawl(source, config, _services(config), _agent(config))))
         else:
             rows.append((source, {Kind.DEMO: "the demo site", Kind.HUB: "streamed from the hub"}.get(kind, "live")))
     seeds = _seeds(config)
@@ -88,6 +94,7 @@ def plan(config: CrawlConfig, workspace: Workspace) -> list[tuple[str, str]]:
                 "hosts",
                 ", ".join(hosts[:_SHOWN]) + (f" and {len(hosts) - _SHOWN:,} more" if len(hosts) > _SHOWN else ""),
             ),
+            *([("since", f"{config.since}: what has not changed is taken from there")] if config.since else []),
             ("depth", str(config.scope.depth)),
             ("at most", f"{most:,} pages, {_size(most * fetch.max_bytes)}"),
             ("delay", f"{delay:g} s between requests to a host, {polite.per_host} at a time"),
@@ -96,14 +103,24 @@ def plan(config: CrawlConfig, workspace: Workspace) -> list[tuple[str, str]]:
     return rows
 
 
-def _check(config: CrawlConfig) -> None:
-    for source in config.sources:
-        if classify(source) is Kind.COMMON_CRAWL:
-            raise UserError(
-                "Common Crawl by index query is not built in yet",
-                source,
-                "download the WARC files from data.commoncrawl.org and give their paths",
-            )
+def _common_crawl(sources: list[str], config: CrawlConfig, build: Build, console: Console, done: Done) -> None:
+    """Captures and files of Common Crawl."""
+    pages, size, damage = copy_common_crawl(
+        sources, config, build.path, build.scratch, _services(config), _agent(config), console
+    )
+    done.fetched, done.bytes = done.fetched + pages, done.bytes + size
+    done.damage += damage
+
+
+def _services(config: CrawlConfig) -> GuardedBackend:
+    """The network, with Common Crawl's addresses allowed wherever they are."""
+    return GuardedBackend(_allowed(config, [config.common_crawl.index, config.common_crawl.data]))
+
+
+def _agent(config: CrawlConfig) -> str:
+    """The User-Agent header: who asks, and how to reach them."""
+    polite = config.politeness
+    return f"{polite.user_agent}/{__version__} (+{polite.contact or 'no contact given'})"
 
 
 def _seeds(config: CrawlConfig) -> list[str]:
@@ -121,13 +138,14 @@ def _seeds(config: CrawlConfig) -> list[str]:
     return list(seeds)
 
 
-def _live(config: CrawlConfig, build: Build, console: Console, done: Done) -> None:
+def _live(config: CrawlConfig, workspace: Workspace, build: Build, console: Console, done: Done) -> None:
     """The live crawl."""
     seeds = _seeds(config)
     scope = Scope(seeds, config.scope.hosts, config.scope.include, config.scope.exclude, config.scope.depth)
     with ExitStack() as stack:
         frontier = Frontier(build.scratch / "frontier.sqlite")
         stack.callback(frontier.close)
+        earlier = _earlier(config, workspace, build, console, stack)
         archive = Archive(build.path, "live", config.segment_bytes, frontier.position, date=now())
         found = archive.recover()
         for seed in seeds:
@@ -141,15 +159,45 @@ def _live(config: CrawlConfig, build: Build, console: Console, done: Done) -> No
                 config = config.model_copy(update={"politeness": config.politeness.model_copy(update=_UNHURRIED)})
         network = GuardedBackend(_allowed(config, seeds), routes)
         try:
-            asyncio.run(_crawl(config, scope, frontier, archive, network, console, found, len(seeds)))
+            asyncio.run(_crawl(config, scope, frontier, archive, network, console, found, len(seeds), earlier))
         except KeyboardInterrupt:
             raise Interrupted(
                 f"{frontier.count(PAGE):,} pages are stored; run the same command again to go on"
             ) from None
+        if earlier:
+            done.recrawl = _compare(earlier, frontier)
         write_atomic(build.path / "urls.jsonl", "".join(_json_lines(frontier)))
         _warn_waiting(frontier, config, console)
-        done.outcomes, done.fetched = frontier.outcomes(), frontier.count(PAGE)
+        done.outcomes = frontier.outcomes()
+        done.fetched += frontier.count(PAGE)
         done.bytes += frontier.page_bytes()
+
+
+def _earlier(
+    config: CrawlConfig, workspace: Workspace, build: Build, console: Console, stack: ExitStack
+) -> Earlier | None:
+    """The pages of `since`, indexed."""
+    if not config.since:
+        return None
+    found = workspace.find(config.since, ["pages"])
+    earlier = Earlier(found.path, build.scratch / "earlier.sqlite", tuple(config.scope.strip_params))
+    stack.callback(earlier.close)
+    if earlier.damaged:
+        console.warn(f"{config.since}: {earlier.damaged:,} damaged places; the pages there are fetched anew")
+    return earlier
+
+
+def _compare(earlier: Earlier, frontier: Frontier) -> dict[str, int]:
+    """How the pages differ from the earlier ones. Those that no link led to any more are marked as gone."""
+    pages = {why: n for state, why, n in frontier.outcomes() if state == PAGE}
+    gone = 0
+    for url in earlier.urls():
+        known = frontier.find(url)
+        gone += known is None or known[2] != PAGE
+        if known is None:
+            frontier.add(url, urlsplit(url).netloc, state=GONE, why="not reached any more")
+    frontier.commit()
+    return {**{what: pages.get(what, 0) for what in (NEW, CHANGED, UNCHANGED)}, GONE: gone}
 
 
 _UNHURRIED = {"delay": 0.0, "per_host": 4}
@@ -164,11 +212,10 @@ async def _crawl(
     console: Console,
     found: list[Any],
     seeds: int,
+    earlier: Earlier | None,
 ) -> None:
-    polite = config.politeness
-    agent = f"{polite.user_agent}/{__version__} (+{polite.contact or 'no contact given'})"
-    async with Fetcher(config.fetch, agent, config.concurrency, network) as fetcher:
-        crawler = Crawler(config, scope, frontier, archive, fetcher, console)
+    async with Fetcher(config.fetch, _agent(config), config.concurrency, network) as fetcher:
+        crawler = Crawler(config, scope, frontier, archive, fetcher, console, earlier)
         crawler.recover(found)
         await crawler.run(seeds)
 
@@ -222,6 +269,9 @@ def _report(build: Build, console: Console, config: CrawlConfig, done: Done) -> 
         left_out=left_out,
         headline={"label": "pages", "before": None, "after": done.pages, "unit": ""},
     )
+    if done.recrawl:
+        build.figures["recrawl"] = done.recrawl
+        console.table("since " + config.since, ("pages", "number"), list(done.recrawl.items()))
     build.figures["in"] = config.sources[0] if len(config.sources) == 1 else f"{len(config.sources):,} sources"
     build.figures["out"] = f"{done.pages:,} pages, {_size(done.bytes)}"
     if left_out:

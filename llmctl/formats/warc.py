@@ -44,12 +44,14 @@ _DUMP = re.compile(r"CC-MAIN-\d{4}-\d{2}")
 class Record:
     """One whole record: its WARC headers and its block, byte for byte.
 
-    `offset` is where its gzip member, or its first line, begins.
+    `offset` is where its gzip member, or its first line, begins. `end` is where the member ends that holds this record
+    and no other; None in any other file.
     """
 
     headers: Any
     block: bytes
     offset: int
+    end: int | None = None
 
     @property
     def type(self) -> str:
@@ -94,7 +96,7 @@ def records(path: Path, name: str, damage: DamageList, start: int = 0) -> Iterat
 class _Member(io.RawIOBase):
     """One gzip member as a stream. After reading: `end` is where the next member begins, `fault` what was wrong."""
 
-    def __init__(self, data: mmap.mmap, start: int) -> None:
+    def __init__(self, data: mmap.mmap | bytes, start: int) -> None:
         self._data, self._at = data, start
         self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self.end: int | None = None
@@ -147,21 +149,36 @@ def _compressed(data: mmap.mmap, start: int, name: str, damage: DamageList) -> I
     while start < len(data):
         member = _Member(data, start)
         stream = io.BufferedReader(member, _CHUNK)
-        fault, held = "", None
+        fault, held, alone = "", None, True
         try:
             for record in _parse(stream, start, None):
                 if held is not None:
                     yield held
-                held = record
+                held, alone = record, held is None
         except _Fault as f:
             fault = f.what
         while stream.read(_CHUNK):  # to the end of the member, where the next one begins
             pass
         if held is not None and not member.fault:  # the checksum behind the last record holds
+            held.end = member.end if alone and not fault else None
             yield held
         if member.fault or fault:
             damage.add(name, f"byte {start:,}", member.fault or fault)
         start = _next_member(data, start + 1) if member.end is None else member.end
+
+
+def one_record(data: bytes) -> Record:
+    """The record of a gzip member that holds one and nothing else. ValueError says what is wrong with it."""
+    member = _Member(data, 0)
+    stream = io.BufferedReader(member, _CHUNK)
+    try:
+        found = list(_parse(stream, 0, None))
+    except _Fault as f:
+        raise ValueError(member.fault or f.what) from None
+    if member.fault or len(found) != 1 or member.end != len(data):
+        raise ValueError(member.fault or "it is not one record")
+    found[0].end = member.end
+    return found[0]
 
 
 def _next_member(data: mmap.mmap, at: int) -> int:
@@ -248,6 +265,14 @@ def http_response(record: Record) -> tuple[int, Any, bytes] | None:
     elif inflate:
         body = _Inflating(stream, decomp_type=inflate)
     return status, headers, body.read(MAX_PAYLOAD)
+
+
+def payload(record: Record) -> bytes:
+    """What the payload digest of a record is over: the block, without the head of an HTTP message."""
+    if not record.header("Content-Type").replace(" ", "").lower().startswith("application/http"):
+        return record.block
+    ends = [end + len(mark) for mark in (b"\r\n\r\n", b"\n\n") if (end := record.block.find(mark)) >= 0]
+    return record.block[min(ends) :] if ends else b""
 
 
 def is_page(record: Record) -> bool:

@@ -64,8 +64,6 @@ def test_both_kinds_together(folder: Path, crawl: Any, site: Any) -> None:
 def test_mistakes(folder: Path, crawl: Any) -> None:
     with pytest.raises(ValueError, match="nothing to crawl"):
         CrawlConfig(source=[])
-    with pytest.raises(UserError, match="Common Crawl"):
-        crawl("cc:CC-MAIN-2024-10?url=example.com/*")
     with pytest.raises(UserError, match="nothing to read"):
         crawl(str(folder))
     with pytest.raises(UserError, match="no such file"):
