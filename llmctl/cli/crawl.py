@@ -19,9 +19,10 @@ def crawl(
             help="A URL, a WARC file, a folder of HTML, cc:CRAWL-ID?url=PATTERN, demo, or - for URLs on stdin."
         ),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first damaged place of an archive.")] = False,
 ) -> dict[str, Any]:
     """Fetch web pages, or take them from archives and folders, into [b]pages[/b]."""
     sources: list[str] = []
     for s in source or []:
         sources += [u.strip() for u in sys.stdin if u.strip() and not u.startswith("#")] if s == "-" else [s]
-    return {"source": sources or None}
+    return {"source": sources or None, "strict": strict or None}

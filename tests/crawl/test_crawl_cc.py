@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -205,8 +206,19 @@ def test_mistakes(cc: CommonCrawl, take: Any) -> None:
     cc.fault = lambda path, range: ("status", 403)
     with pytest.raises(UserError, match="refuses"):
         take(IANA)
-    with pytest.raises(UserError, match="private address"):
-        take(IANA, common_crawl={"index": "http://[::ffff:10.0.0.1]", "data": cc.url})  # named, yet unreachable
+
+
+def test_only_an_address_that_the_setting_names_may_be_private(
+    cc: CommonCrawl, take: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", int(cc.url.rpartition(":")[2])))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: inside)
+    with pytest.raises(UserError, match=r"a private address \(127.0.0.1\)"):
+        take(IANA, common_crawl={"index": "http://index.example.org", "data": cc.url})
+    cc.fault = lambda path, range: ("status", 302, {"Location": f"{cc.url}/elsewhere"}) if range else None
+    with pytest.raises(UserError, match="it has moved to"):
+        take(IANA)
+    assert not any("elsewhere" in k for k in cc.asked)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +264,7 @@ def test_bad_grammar(source: str, what: str) -> None:
 def test_plan(cc: CommonCrawl, crawl: Any) -> None:
     config = CrawlConfig.model_validate({"source": [IANA, "cc:latest/wet?files=0-9"], **services(cc)})
     found = dict(plan(config, crawl.workspace))
-    assert found[IANA].startswith("2 pages of the index of CC-MAIN-2024-22, at most")
+    assert found[IANA].startswith("3 pages of the index of CC-MAIN-2024-22, at most")
     assert found["cc:latest/wet?files=0-9"] == "10 files of latest, about 1.0 GB"
     assert len(cc.asked) == 1
     cc.fault = lambda path, range: ("status", 503)
