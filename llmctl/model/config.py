@@ -1,19 +1,26 @@
-"""The shape of a transformer, the one dial that sets it, and its two Hugging Face forms.
-
-`qwen3` (QK-norm, SwiGLU) is what llmctl trains; `llama` (the same without QK-norm) is read and written besides. Both
-are classes that transformers, vLLM and llama.cpp ship, so a folder written here needs no code of ours to be loaded.
-"""
+"""The shape of a transformer, what it weighs and costs, and the one dial that sets it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
-from llmctl.errors import UserError
+from llmctl.model import hf_config
+from llmctl.model.families import FAMILIES, Family, FamilyName
 
-Family = Literal["qwen3", "llama"]
-_CAUSAL = {"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
-_REWARD = {"qwen3": "Qwen3ForSequenceClassification", "llama": "LlamaForSequenceClassification"}
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How Llama 3.1 stretches its rotary positions: slow turns are slowed `factor` times, fast ones left alone.
+
+    A turn is slow where less than `low` of it fits into the `original` context, fast from `high` on; between, it is
+    blended.
+    """
+
+    factor: float
+    low: float
+    high: float
+    original: int
 
 
 @dataclass(frozen=True)
@@ -28,10 +35,17 @@ class ModelConfig:
     head_dim: int
     mlp_width: int
     context: int
-    family: Family = "qwen3"
+    family: FamilyName = "qwen3"
     rope_theta: float = 10000.0
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
+    attention_bias: bool = False
+    """Biases in all four matrices of attention, in a family that has them in some of its models only."""
+    mlp_bias: bool = False
+    """The same for the MLP."""
+    softcap: float = 0.0
+    """Logits are squeezed into plus or minus this by a tanh; 0 leaves them."""
+    rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "layers", "width", "heads", "kv_heads", "head_dim", "mlp_width", "context"):
@@ -39,20 +53,48 @@ class ModelConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it should be 1 or more")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) should be a multiple of kv_heads ({self.kv_heads})")
-        if self.head_dim % 2:
+        if self.head_dim % 2 and self.traits.positions != "learned":
             raise ValueError(f"head_dim is {self.head_dim}; it should be even (RoPE turns pairs)")
+        for name in ("attention_bias", "mlp_bias", "softcap", "rope_scaling"):
+            if getattr(self, name) and name not in self.traits.options:
+                raise ValueError(f"{name} is {getattr(self, name)}; models of the family {self.family} have none")
+        if self.family == "gpt2" and not self.heads * self.head_dim == self.kv_heads * self.head_dim == self.width:
+            raise ValueError(
+                f"{self.heads} heads of {self.head_dim} with {self.kv_heads} kv_heads; in the family gpt2 both should "
+                f"fill the width of {self.width}"
+            )
 
     @property
-    def qk_norm(self) -> bool:
-        """Whether queries and keys are normalised a head."""
-        return self.family == "qwen3"
+    def traits(self) -> Family:
+        """What its family fixes."""
+        return FAMILIES[self.family]
+
+    @property
+    def biases(self) -> tuple[bool, bool, bool]:
+        """Whether there are biases on queries, keys and values; on attention's output; in the MLP."""
+        t = self.traits
+        return (
+            t.qkv_bias or self.attention_bias,
+            t.output_bias or self.attention_bias,
+            t.mlp_bias or self.mlp_bias,
+        )
+
+    def matrix_parameters(self) -> int:
+        """Weights of the matrices inside the blocks: what Muon trains."""
+        attention = 2 * self.head_dim * (self.heads + self.kv_heads)
+        mlp = (3 if self.traits.mlp == "swiglu" else 2) * self.mlp_width
+        return self.layers * self.width * (attention + mlp)
 
     def parameters(self, embeddings: bool = True) -> int:
-        """How many weights; without `embeddings`, only those of the blocks (what Muon trains, and norms)."""
-        attention = self.width * self.head_dim * 2 * (self.heads + self.kv_heads)
-        norms = 2 * self.width + (2 * self.head_dim if self.qk_norm else 0)
-        blocks = self.layers * (attention + 3 * self.width * self.mlp_width + norms) + self.width
+        """How many weights; without `embeddings`, only those of the blocks (what Muon trains, norms and biases)."""
+        norm = {"rms": 1, "rms_unweighted": 0, "layer": 2}[self.traits.norm] * self.width
+        qkv, output, mlp = self.biases
+        vectors = 2 * norm + (2 * self.head_dim if self.traits.qk_norm == "weighted" else 0)
+        vectors += qkv * self.head_dim * (self.heads + 2 * self.kv_heads) + output * self.width
+        vectors += mlp * (self.mlp_width * (2 if self.traits.mlp == "swiglu" else 1) + self.width)
+        blocks = self.matrix_parameters() + self.layers * vectors + norm
         tables = self.vocab_size * self.width * (1 if self.tie_embeddings else 2)
+        tables += self.context * self.width if self.traits.positions == "learned" else 0
         return blocks + (tables if embeddings else 0)
 
     def flops_per_token(self, context: int | None = None) -> int:
@@ -68,78 +110,15 @@ class ModelConfig:
 
     def to_hf(self, reward: bool = False) -> dict[str, Any]:
         """The `config.json` that transformers reads, without the token ids; `reward` for a model with a scalar head."""
-        found: dict[str, Any] = {
-            "architectures": [(_REWARD if reward else _CAUSAL)[self.family]],
-            "model_type": self.family,
-            "vocab_size": self.vocab_size,
-            "num_hidden_layers": self.layers,
-            "hidden_size": self.width,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "intermediate_size": self.mlp_width,
-            "max_position_embeddings": self.context,
-            "rope_theta": self.rope_theta,  # transformers 4, vLLM and llama.cpp read this one
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},  # transformers 5 reads this one
-            "rms_norm_eps": self.norm_eps,
-            "tie_word_embeddings": self.tie_embeddings,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "attention_dropout": 0.0,
-            "initializer_range": 0.02,
-            "use_cache": True,
-            "torch_dtype": "float32",
-        }
-        if self.family == "llama":
-            found["mlp_bias"] = False
-        else:
-            found["use_sliding_window"] = False
-        return found | ({"num_labels": 1, "id2label": {"0": "score"}, "label2id": {"score": 0}} if reward else {})
+        return hf_config.write(self, reward)
 
     @classmethod
     def from_hf(cls, found: dict[str, Any], where: str = "config.json") -> ModelConfig:
         """The shape that a `config.json` describes. UserError for what this transformer does not compute."""
-        _refuse_unknown(found, where)
-        try:
-            rope = found.get("rope_parameters") or {}
-            heads, width = int(found["num_attention_heads"]), int(found["hidden_size"])
-            return cls(
-                family=found["model_type"],
-                vocab_size=int(found["vocab_size"]),
-                layers=int(found["num_hidden_layers"]),
-                width=width,
-                heads=heads,
-                kv_heads=int(found.get("num_key_value_heads") or heads),
-                head_dim=int(found.get("head_dim") or width // heads),
-                mlp_width=int(found["intermediate_size"]),
-                context=int(found.get("max_position_embeddings") or 2048),
-                rope_theta=float(rope.get("rope_theta") or found.get("rope_theta") or 10000.0),
-                norm_eps=float(found.get("rms_norm_eps") or 1e-6),
-                tie_embeddings=bool(found.get("tie_word_embeddings", False)),
-            )
-        except KeyError as e:
-            raise UserError(f"{e.args[0]!r} is missing", where, "the model folder is damaged or no such model") from e
-        except (TypeError, ValueError) as e:
-            raise UserError(f"it describes no model: {e}", where) from e
-
-
-def _refuse_unknown(found: dict[str, Any], where: str) -> None:
-    """UserError for a family or an option that would be computed wrongly, so that it never is silently."""
-    family = found.get("model_type")
-    if family not in get_args(Family):
-        raise UserError(f"model_type {family!r} cannot be read", where, f"families: {', '.join(get_args(Family))}")
-    rope = found.get("rope_scaling") or found.get("rope_parameters") or {}
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    options = {
-        "rope scaling": kind != "default" and kind,
-        "attention_bias": found.get("attention_bias"),
-        "mlp_bias": found.get("mlp_bias"),
-        "sliding window": found.get("use_sliding_window"),
-        "hidden_act": found.get("hidden_act", "silu") != "silu" and found.get("hidden_act"),
-    }
-    for name, value in options.items():
-        if value:
-            raise UserError(f"{name} ({value!r}) is not supported", where, "choose a model without it")
+        with hf_config.errors(where):
+            fields = hf_config.read(found, where)
+            scaling = fields.pop("rope_scaling")
+            return cls(**fields, rope_scaling=RopeScaling(**scaling) if scaling else None)
 
 
 def dial(
@@ -151,21 +130,21 @@ def dial(
     head_dim: int = 0,
     kv_heads: int = 0,
     mlp_width: int = 0,
-    tie_embeddings: bool = True,
-    family: Family = "qwen3",
+    tie_embeddings: bool | None = None,
+    family: FamilyName = "qwen3",
 ) -> ModelConfig:
-    """The shape of a model `depth` layers deep; 0 leaves a width to the rule."""
+    """The shape of a model `depth` layers deep; 0, and None, leave a choice to the rule."""
+    traits = FAMILIES[family]
     # 64 units of width a layer: nanochat's aspect ratio (its LOG measured 128 as worse at equal compute).
     width = width or 64 * depth
     # 64 keeps several heads in the small models a CPU trains; nanochat's 128 wins only from depth 12 on, and there
-    # the heads stay enough.
-    head_dim = head_dim or (128 if depth >= 12 and width % 128 == 0 else 64)
+    # the heads stay enough. GPT-2 has 64 at every size.
+    head_dim = head_dim or (128 if depth >= 12 and width % 128 == 0 and family != "gpt2" else 64)
     heads = max(1, width // head_dim)
     # No grouping: it saves cache memory when serving, costs loss in training, and these caches are small.
     kv_heads = kv_heads or heads
-    # SwiGLU has three matrices where a plain MLP has two, so 8/3 of the width holds the weights of the usual 4
-    # (arXiv:2002.05202); multiples of 64 keep the matrix units full.
-    mlp_width = mlp_width or -(-width * 8 // 3 // 64) * 64
+    # Multiples of 64 keep the matrix units full.
+    mlp_width = mlp_width or -int(-width * traits.mlp_ratio // 64) * 64
     return ModelConfig(
         family=family,
         vocab_size=vocab_size,
@@ -177,6 +156,8 @@ def dial(
         mlp_width=mlp_width,
         context=context,
         # Tied: at depth 4 and 8,192 tokens the table alone is 2.1 M weights, 40 % of the model; a second one would cost
-        # more than it brings at this size.
-        tie_embeddings=tie_embeddings,
+        # more than it brings at this size. nanochat has two.
+        tie_embeddings=traits.ties if tie_embeddings is None else tie_embeddings,
+        norm_eps=1e-5 if family == "gpt2" else 1e-6,
+        softcap=traits.softcap,
     )

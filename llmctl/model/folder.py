@@ -1,6 +1,7 @@
 """Model folders in Hugging Face's layout, which transformers, vLLM and llama.cpp's converter load as they are.
 
-Weights are safetensors only: nothing is ever unpickled. What is read is checked, and what is wrong is named.
+Weights are safetensors only: nothing is ever unpickled. What is read is checked, and what is wrong is named. Wherever a
+folder is read, `hf:org/name` is one too, and so is llama2.c's file.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from llmctl.errors import UserError
+from llmctl.model import llama2c, names
 from llmctl.model.chat_format import IM_END
 from llmctl.model.config import ModelConfig
+from llmctl.model.hub import local
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.model.transformer import RewardModel, Transformer
 from llmctl.workspace.files import fsync_file, write_atomic, write_json
@@ -54,7 +57,7 @@ def load_model(path: str | Path) -> tuple[Transformer, Tokenizer]:
     path, config = _open(path, reward=False)
     with torch.device("meta"):
         model = Transformer(config)
-    _fill(model, {_inner(name): t for name, t in _read_weights(path).items()}, path)
+    _fill(model, _read_weights(path, config), path)
     return model.eval(), _tokenizer(path, config)
 
 
@@ -64,19 +67,19 @@ def load_reward_model(path: str | Path) -> tuple[RewardModel, Tokenizer]:
     with torch.device("meta"):
         model = RewardModel(Transformer(config))
     model.backbone.lm_head = None  # a reward model predicts no tokens, and its folder holds no head
-    found = {n if n.startswith("score.") else f"backbone.{_inner(n)}": t for n, t in _read_weights(path).items()}
-    _fill(model, found, path)
+    found = _read_weights(path, config).items()
+    _fill(model, {n if n.startswith("score.") else f"backbone.{n}": t for n, t in found}, path)
     return model.eval(), _tokenizer(path, config)
 
 
 def is_reward_model(path: str | Path) -> bool:
     """Whether the folder's model scores (rather than writes) text."""
-    found = read_config(Path(path))
+    found = read_config(path)
     return str((found.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
 
 
 def _open(path: str | Path, reward: bool) -> tuple[Path, ModelConfig]:
-    path = Path(path)
+    path = local(path)
     if is_reward_model(path) != reward:
         raise UserError(
             "this is a reward model: it scores text" if not reward else "this is no reward model: it has no score head",
@@ -86,8 +89,11 @@ def _open(path: str | Path, reward: bool) -> tuple[Path, ModelConfig]:
     return path, ModelConfig.from_hf(read_config(path), str(path / "config.json"))
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: str | Path) -> dict[str, Any]:
     """`config.json` of a model folder. UserError where it is missing or damaged."""
+    path = local(path)
+    if path.suffix == llama2c.SUFFIX:
+        return llama2c.read_config(path)
     file = path / "config.json"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -111,24 +117,19 @@ def _tokenizer(path: Path, config: ModelConfig) -> Tokenizer:
 
 
 def _token_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    # The token between documents begins a text as well: what stands before the first word of every training document.
-    return dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_id)
+    return {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.eos_id,
+    }
 
 
 def _named(model: Transformer | RewardModel) -> dict[str, Tensor]:
-    """The weights under Hugging Face's names."""
-    if isinstance(model, Transformer):
-        return {_outer(n): t for n, t in model.state_dict().items()}
-    names = {n.removeprefix("backbone."): t for n, t in model.state_dict().items()}
-    return {n if n.startswith("score.") else _outer(n): t for n, t in names.items() if not n.startswith("lm_head")}
-
-
-def _outer(name: str) -> str:
-    return name if name.startswith("lm_head") else f"model.{name}"
-
-
-def _inner(name: str) -> str:
-    return name.removeprefix("model.")
+    """The weights under the names they are published with."""
+    found = {n.removeprefix("backbone."): t for n, t in model.state_dict().items()}
+    if isinstance(model, RewardModel):
+        found.pop("lm_head.weight", None)  # it predicts no tokens
+    return names.to_published(found, model.config.family)
 
 
 def _write_weights(file: Path, weights: dict[str, Tensor]) -> None:
@@ -138,8 +139,10 @@ def _write_weights(file: Path, weights: dict[str, Tensor]) -> None:
     temporary.replace(file)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Every tensor of the folder, as float32."""
+def _read_weights(path: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """Every tensor under our names, as float32."""
+    if path.suffix == llama2c.SUFFIX:
+        return llama2c.read_weights(path)
     found: dict[str, Tensor] = {}
     for file in _weight_files(path):
         try:
@@ -148,7 +151,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
                     found[name] = f.get_tensor(name).float()
         except (OSError, SafetensorError) as e:
             raise UserError(f"missing or damaged: {e}", str(file), "get the file again") from e
-    return found
+    return names.from_published(found, config.family)
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -177,10 +180,10 @@ def _fill(model: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> Non
             raise UserError(
                 f"{name!r} has the shape {tuple(weights[name].shape)}; config.json says {tuple(shape)}", str(path)
             )
-    unknown = [n for n in weights if n not in wanted and not n.endswith("rotary_emb.inv_freq")]
+    unknown = [n for n in weights if n not in wanted]
     if unknown:
         raise UserError(f"the weights hold {unknown[0]!r}, which config.json does not describe", str(path))
-    model.load_state_dict({n: weights[n] for n in wanted}, assign=True)
+    model.load_state_dict({n: weights[n].contiguous() for n in wanted}, assign=True)
     model.requires_grad_(True)
 
 

@@ -20,12 +20,23 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from llmctl.errors import UserError
-from llmctl.model import published
+from llmctl.model import llama2c, published
 from llmctl.model.chat_format import CHAT_TEMPLATE, CHAT_TOKENS
+from llmctl.model.hub import local
 from llmctl.workspace.files import sha256_json, write_atomic, write_json
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = (END_OF_TEXT, *CHAT_TOKENS)
+# What a published folder says about its tokenizer, of which nothing is changed as long as the tokenizer is the same.
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
 
 
 class Tokenizer:
@@ -34,6 +45,7 @@ class Tokenizer:
     def __init__(self, spec: dict[str, Any], config: Mapping[str, Any] | None = None, where: str = "") -> None:
         """From the contents of a `tokenizer.json` and a `tokenizer_config.json`."""
         self._spec, self.config, self._where = spec, dict(config or {}), where
+        self._own: dict[str, bytes] = {}  # the files of the folder it was read from
         self.specials: dict[str, int] = {t["content"]: int(t["id"]) for t in spec.get("added_tokens") or []}
         plain = {**spec, "added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
         try:
@@ -44,10 +56,12 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a folder with a `tokenizer.json` (or GPT-2's `encoder.json` and `vocab.bpe`), or one of these files, or
-        a `.tiktoken` rank file. UserError names what is missing or damaged.
+        """Read a folder with a `tokenizer.json` (or GPT-2's `encoder.json` and `vocab.bpe`), or one of these files, a
+        `.tiktoken` rank file, llama2.c's `.bin`, or `hf:org/name`. UserError names what is missing or damaged.
         """
-        path = Path(path)
+        path = local(path, weights=False)
+        if path.suffix == llama2c.SUFFIX:
+            return cls(*llama2c.read_tokenizer(path), str(path))
         if path.suffix == ".tiktoken":
             return cls(published.from_ranks(path), {"eos_token": END_OF_TEXT}, str(path))
         folder = path if path.is_dir() else path.parent
@@ -61,11 +75,20 @@ class Tokenizer:
         template = folder / "chat_template.jinja"
         if template.exists():
             loaded["chat_template"] = template.read_text(encoding="utf-8")
-        return cls(_read_json(file), loaded, str(file))
+        found = cls(_read_json(file), loaded, str(file))
+        found._own = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+        return found
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`: `AutoTokenizer` loads the folder."""
+        """Write `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`: `AutoTokenizer` loads the folder.
+
+        One that was read from a folder is written with that folder's own files, byte for byte.
+        """
         folder = Path(folder)
+        if "tokenizer_config.json" in self._own:
+            for name, content in self._own.items():
+                write_atomic(folder / name, content)
+            return
         eos = self._name_of(self.config.get("eos_token")) or (END_OF_TEXT if END_OF_TEXT in self.specials else None)
         config = {k: v for k, v in self.config.items() if k != "chat_template"}
         config |= {
@@ -80,6 +103,11 @@ class Tokenizer:
         template = CHAT_TEMPLATE if self.chats else self.config.get("chat_template")
         if template:
             write_atomic(folder / "chat_template.jinja", template)
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The contents of its `tokenizer.json`; not to be changed."""
+        return self._spec
 
     @property
     def chats(self) -> bool:
@@ -98,6 +126,13 @@ class Tokenizer:
             if name is not None and (found := self.specials.get(name, self._vocab.get(name))) is not None:
                 return found
         raise UserError("the tokenizer has no token that ends a document", self._where, f"add {END_OF_TEXT!r} to it")
+
+    @property
+    def bos_id(self) -> int:
+        """The id of the token that a document begins with: the one between documents, unless it has one of its own."""
+        name = self._name_of(self.config.get("bos_token"))
+        found = None if name is None else self.specials.get(name, self._vocab.get(name))
+        return self.eos_id if found is None else found
 
     @cached_property
     def digest(self) -> str:

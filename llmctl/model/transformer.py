@@ -1,7 +1,8 @@
 """One decoder-only transformer for every family llmctl reads and writes, and the reward model made from it.
 
-Pre-norm RMSNorm, rotary positions, grouped-query attention, SwiGLU; queries and keys normalised where the family says
-so. Parameters carry Hugging Face's names, so that reading and writing a model folder renames nothing but a prefix.
+Pre-norm blocks of grouped-query attention and an MLP; what a family chooses (norm, positions, MLP, biases) is settled
+when the modules are made, so that nothing is asked at run time and a graph compiles as if there were one family.
+Parameters carry Hugging Face's names for Llama and Qwen; `names` has those of the others.
 
 Shapes: B rows, T tokens, D width, H heads, K key/value heads, E head_dim, V vocabulary.
 """
@@ -15,6 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmctl.model.config import ModelConfig
+from llmctl.model.rope import rope_table, rotate
+
+Rope = tuple[Tensor, Tensor]
 
 
 class Cache(Protocol):
@@ -29,37 +33,52 @@ class Cache(Protocol):
         ...
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm with a learned gain, computed in float32 inside the kernel whatever the input's type."""
+class Norm(nn.Module):
+    """A norm over the last dimension, computed in float32 inside the kernel whatever the input's type.
 
-    def __init__(self, width: int, eps: float) -> None:
+    Root-mean-square with a learned gain or without one, or, for `layer`, with the mean taken out and a bias added.
+    """
+
+    def __init__(self, kind: str, width: int, eps: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.shape, self.eps, self.centred = (width,), eps, kind == "layer"
+        if kind != "rms_unweighted":
+            self.weight = nn.Parameter(torch.ones(width))
+        else:
+            self.register_parameter("weight", None)
+        self.bias = nn.Parameter(torch.zeros(width)) if self.centred else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to the same."""
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        if self.bias is not None:
+            return F.layer_norm(x, self.shape, weight, self.bias.to(x.dtype), self.eps)
+        return F.rms_norm(x, self.shape, weight, self.eps)
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with rotary positions."""
+    """Grouped-query attention, with rotary positions unless the positions are learned."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.head_dim, self.grouped = layer, config.head_dim, config.kv_heads != config.heads
-        self.q_proj = nn.Linear(config.width, config.heads * config.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.width, config.kv_heads * config.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.width, config.kv_heads * config.head_dim, bias=False)
-        self.o_proj = nn.Linear(config.heads * config.head_dim, config.width, bias=False)
-        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        qkv_bias, output_bias, _ = config.biases
+        self.q_proj = nn.Linear(config.width, config.heads * config.head_dim, bias=qkv_bias)
+        self.k_proj = nn.Linear(config.width, config.kv_heads * config.head_dim, bias=qkv_bias)
+        self.v_proj = nn.Linear(config.width, config.kv_heads * config.head_dim, bias=qkv_bias)
+        self.o_proj = nn.Linear(config.heads * config.head_dim, config.width, bias=output_bias)
+        # Where the norm has no weights it may as well stand behind the rotation, as in nanochat: turning a vector
+        # changes no length.
+        self.q_norm, self.k_norm = _qk_norm(config), _qk_norm(config)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None, cache: Cache | None) -> Tensor:
         """X (B,T,D) to (B,T,D); `mask` (B,1,T,S) bool or None for causal."""
         b, t, _ = x.shape
-        q = rotate(self.q_norm(self.q_proj(x).view(b, t, -1, self.head_dim)), rope).transpose(1, 2)
-        k = rotate(self.k_norm(self.k_proj(x).view(b, t, -1, self.head_dim)), rope).transpose(1, 2)
+        q = self.q_norm(self.q_proj(x).view(b, t, -1, self.head_dim))
+        k = self.k_norm(self.k_proj(x).view(b, t, -1, self.head_dim))
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
         v = self.v_proj(x).view(b, t, -1, self.head_dim).transpose(1, 2)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
@@ -69,18 +88,42 @@ class Attention(nn.Module):
         return self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
 
 
-class MLP(nn.Module):
+def _qk_norm(config: ModelConfig) -> nn.Module:
+    if config.traits.qk_norm == "none":
+        return nn.Identity()
+    kind = "rms" if config.traits.qk_norm == "weighted" else "rms_unweighted"
+    return Norm(kind, config.head_dim, config.norm_eps)
+
+
+class GatedMLP(nn.Module):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.width, config.mlp_width, bias=False)
-        self.up_proj = nn.Linear(config.width, config.mlp_width, bias=False)
-        self.down_proj = nn.Linear(config.mlp_width, config.width, bias=False)
+        bias = config.biases[2]
+        self.gate_proj = nn.Linear(config.width, config.mlp_width, bias=bias)
+        self.up_proj = nn.Linear(config.width, config.mlp_width, bias=bias)
+        self.down_proj = nn.Linear(config.mlp_width, config.width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,T,D) to (B,T,D)."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class PlainMLP(nn.Module):
+    """Two matrices: down(act(up(x))), where act is GELU or the square of ReLU (arXiv:2109.08668)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        bias = config.biases[2]
+        self.up_proj = nn.Linear(config.width, config.mlp_width, bias=bias)
+        self.down_proj = nn.Linear(config.mlp_width, config.width, bias=bias)
+        self.squared = config.traits.mlp == "relu2"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,T,D) to (B,T,D)."""
+        x = self.up_proj(x)
+        return self.down_proj(F.relu(x).square() if self.squared else F.gelu(x, approximate="tanh"))
 
 
 class Block(nn.Module):
@@ -88,12 +131,12 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.input_layernorm = Norm(config.traits.norm, config.width, config.norm_eps)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.mlp = MLP(config)
+        self.post_attention_layernorm = Norm(config.traits.norm, config.width, config.norm_eps)
+        self.mlp = GatedMLP(config) if config.traits.mlp == "swiglu" else PlainMLP(config)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None, cache: Cache | None) -> Tensor:
         """(B,T,D) to (B,T,D)."""
         x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -105,9 +148,11 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        learned = config.traits.positions == "learned"
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        self.embed_positions = nn.Embedding(config.context, config.width) if learned else None
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.layers))
-        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.norm = Norm(config.traits.norm, config.width, config.norm_eps)
         self.lm_head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
         if not self.embed_tokens.weight.is_meta:
             self.reset_parameters()
@@ -123,7 +168,7 @@ class Transformer(nn.Module):
         width = self.config.width
         for name, p in self.named_parameters():
             if p.dim() < 2:
-                p.fill_(1.0)
+                p.fill_(0.0 if name.endswith("bias") else 1.0)
             elif name.endswith(("o_proj.weight", "down_proj.weight")):
                 p.zero_()
             else:
@@ -131,6 +176,8 @@ class Transformer(nn.Module):
         # 0.02 learned fastest, tied or not, of 0.005, 0.02, 0.1 and 0.8 (width 128, 150 steps: loss 5.13 against 5.37
         # and more). Where the table is the head too, identity blocks give a token's own logit std * width: 5 at most.
         self.embed_tokens.weight.normal_(0.0, min(0.02, 5.0 / width))
+        if self.embed_positions is not None:
+            self.embed_positions.weight.normal_(0.0, 0.01)  # GPT-2's own
         if self.lm_head is not None:
             self.lm_head.weight.normal_(0.0, 0.001)
 
@@ -156,15 +203,21 @@ class Transformer(nn.Module):
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)[None]
         mask = cache.mask if cache is not None else None if segments is None else segment_mask(segments)
-        rope = rope_table(positions, self.config)
-        x = self.embed_tokens(ids)
+        x, rope = self.embed_tokens(ids), None
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(positions)
+        else:
+            rope = rope_table(positions, self.config)
+        if self.config.traits.embedding_norm:
+            x = self.norm(x)  # without weights, so that one serves at both ends
         for block in self.layers:
             x = block(x, rope, mask, cache)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden (...,D) to float32 logits (...,V), computed in the weights' (or the autocast) type."""
-        return F.linear(hidden, self.head).float()
+        logits, cap = F.linear(hidden, self.head).float(), self.config.softcap
+        return cap * torch.tanh(logits / cap) if cap else logits
 
 
 class RewardModel(nn.Module):
@@ -189,24 +242,6 @@ class RewardModel(nn.Module):
         last = hidden[torch.arange(len(ids), device=ids.device), lengths - 1].float()
         with torch.autocast(last.device.type, enabled=False):  # bfloat16 keeps 8 bits of a score: many would be equal
             return F.linear(last, self.score.weight.float()).squeeze(-1)
-
-
-def rope_table(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (B,T,1,E) float32, of `positions` (B,T).
-
-    Computed afresh rather than kept as a buffer: a model cast to bfloat16 would round a buffer, and a table has an end.
-    """
-    steps = torch.arange(0, config.head_dim, 2, device=positions.device, dtype=torch.float32) / config.head_dim
-    angles = positions[..., None].float() * (1.0 / config.rope_theta**steps)
-    angles = torch.cat((angles, angles), dim=-1)[:, :, None]
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn (B,T,H,E) by its positions: Hugging Face's layout, in which unit i pairs with unit i + E/2."""
-    cos, sin = (r.to(x.dtype) for r in rope)
-    a, b = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-b, a), dim=-1) * sin
 
 
 def segment_mask(segments: Tensor) -> Tensor:
