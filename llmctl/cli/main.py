@@ -122,6 +122,8 @@ def _other(e: Exception, debug: bool) -> int:
 
 
 def _say(text: str, code: int) -> int:
+    if int(os.environ.get("RANK", "0")):  # torchrun's first process says it for all
+        return code
     print(text, file=sys.stderr, flush=True)
     return code
 

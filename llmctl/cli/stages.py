@@ -15,11 +15,14 @@ from llmctl.recipe.check import checked
 from llmctl.recipe.overrides import apply
 from llmctl.recipe.source import Source
 from llmctl.workspace import Workspace
+from llmctl.workspace.build import follows
 
 
 def opened(common: Common) -> tuple[Workspace, Console]:
     """The workspace and the console that the shared options ask for."""
-    return Workspace(common.workspace), Console(quiet=common.quiet, json_mode=common.json_mode)
+    # Of torchrun's processes the first one speaks.
+    quiet = common.quiet or follows()
+    return Workspace(common.workspace), Console(quiet=quiet, json_mode=common.json_mode)
 
 
 def run_stage(name: str, typed: dict[str, Any], common: Common) -> None:
@@ -34,7 +37,7 @@ def run_stage(name: str, typed: dict[str, Any], common: Common) -> None:
         return
     made = execute(which, config, workspace, console, overwrite=common.overwrite)
     say_made(which, made, console)
-    if common.json_mode:
+    if common.json_mode and not follows():
         console.print_json(made.artifact.manifest)
 
 

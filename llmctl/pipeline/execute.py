@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,16 +31,41 @@ def execute(
     UserError where an artifact of that name was made from other settings or inputs, unless `overwrite`.
     """
     check_name(config.out)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _together(stage, config, workspace, console, overwrite)
+    if done := _made_already(config, workspace, overwrite):
+        return Made(done, fresh=False)
+    return Made(stage.run(config, workspace, console), fresh=True)
+
+
+def _made_already(config: StageSettings, workspace: Workspace, overwrite: bool) -> Artifact | None:
     workspace.recover()
     done = workspace.current(config)
     if done is not None and not overwrite:
-        return Made(done, fresh=False)
+        return done
     if not overwrite and (workspace.root / config.made_kind / config.out).exists():
         raise UserError(
             f"{config.made_kind} {config.out!r} is there already, made from other settings or inputs",
             fix="--overwrite makes it again; -o NAME gives the new one another name",
         )
-    return Made(stage.run(config, workspace, console), fresh=True)
+    return None
+
+
+def _together(stage: Stage, config: StageSettings, workspace: Workspace, console: Console, overwrite: bool) -> Made:
+    """The same in each of torchrun's processes. The first decides what there is to do, and alone writes."""
+    from llmctl.train import distributed
+
+    if not stage.processes:
+        raise UserError(f"{stage.name} runs in one process", "WORLD_SIZE", "start it without torchrun")
+    distributed.join()
+    done = _made_already(config, workspace, overwrite) if distributed.rank() == 0 else None
+    if distributed.agree(int(done is not None)):
+        found = done or workspace.find(f"{config.made_kind}/{config.out}")
+        distributed.leave()
+        return Made(found, fresh=False)
+    made = stage.run(config, workspace, console)
+    distributed.leave()
+    return Made(made, fresh=True)
 
 
 def say_made(stage: Stage, made: Made, console: Console, then: bool = True) -> None:

@@ -21,12 +21,15 @@ _THEN = {"comparisons": "llmctl rm MODEL {out}"}
 
 @dataclass(frozen=True)
 class Stage:
-    """One lifecycle stage. `also_makes` are kinds it makes under the same name beside its main one."""
+    """One lifecycle stage. `also_makes` are kinds it makes under the same name beside its main one; `processes` says
+    whether torchrun may start it.
+    """
 
     name: str
     settings: str
     then: str
     also_makes: tuple[str, ...] = ()
+    processes: bool = False
 
     @property
     def config(self) -> type[StageSettings]:
@@ -57,10 +60,10 @@ STAGES = {
         Stage("crawl", "CrawlConfig", "llmctl filter {out}"),
         Stage("filter", "FilterConfig", "llmctl tokenize {out}"),
         Stage("tokenize", "TokenizeConfig", "llmctl pretrain {out}", also_makes=("tokenizer",)),
-        Stage("pretrain", "PretrainConfig", 'llmctl chat {out} -p "Once upon a time"'),
+        Stage("pretrain", "PretrainConfig", 'llmctl chat {out} -p "Once upon a time"', processes=True),
         Stage("synth", "SynthConfig", "llmctl sft MODEL {out}"),
-        Stage("sft", "SftConfig", "llmctl chat {out}"),
-        Stage("rm", "RmConfig", "llmctl rl MODEL --reward {out}"),
+        Stage("sft", "SftConfig", "llmctl chat {out}", processes=True),
+        Stage("rm", "RmConfig", "llmctl rl MODEL --reward {out}", processes=True),
         Stage("rl", "RlConfig", "llmctl chat {out}"),
         Stage("chat", "ChatConfig", "llmctl show {out}"),
         Stage("eval", "EvalConfig", "llmctl show {out}"),

@@ -51,7 +51,7 @@ def save(
     keep_last: int = 2,
 ) -> Path:
     """Write `folder/step-NNNNNN` beside its place, flush it, rename it; then drop all but the newest `keep_last`."""
-    final = folder / f"step-{step:06d}"
+    final = place(folder, step)
     temporary = folder / f".{final.name}.{os.getpid()}.tmp"
     for stale in folder.glob(".step-*.tmp"):  # what a kill left half written
         shutil.rmtree(stale, ignore_errors=True)
@@ -71,6 +71,11 @@ def save(
     for old in sorted(folder.glob("step-*"))[:-keep_last]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def place(folder: Path, step: int) -> Path:
+    """The folder of the checkpoint after `step` updates."""
+    return folder / f"step-{step:06d}"
 
 
 def load(path: Path) -> Checkpoint:

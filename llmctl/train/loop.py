@@ -8,7 +8,6 @@ so; a step whose loss or gradient is not finite is left out, never applied.
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import threading
 import time
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from llmctl.console import Console, Progress
 from llmctl.errors import Interrupted, UserError
-from llmctl.train import checkpoint
+from llmctl.train import checkpoint, distributed
 from llmctl.train.batch import Batch
 from llmctl.train.compiling import compiled
 from llmctl.train.device import autocast, compute_dtype
@@ -118,15 +117,9 @@ def train(
 
     Raises Interrupted, progress saved, on SIGINT or SIGTERM; UserError when the loss stays NaN.
     """
-    refuse_torchrun()
+    distributed.join()
     run = _Run(model, source, loss_fn, settings, build, console, title, list(hooks), state)
     return run.go()
-
-
-def refuse_torchrun() -> None:
-    """UserError under torchrun with more than one process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("training runs in one process here", "WORLD_SIZE", "start it without torchrun")
 
 
 @dataclass
@@ -164,10 +157,12 @@ class _Run:
                 self.run_hooks(step + 1)
                 due = time.monotonic() - saved > self.settings.save_minutes * 60
                 due |= self.settings.save_every > 0 and (step + 1) % self.settings.save_every == 0
-                if due or stopped.is_set() or step + 1 == self.settings.steps:
+                stop = distributed.sum_numbers([stopped.is_set()])[0] > 0  # a signal to one stops all, at one step
+                if due or stop or step + 1 == self.settings.steps:
                     self.save(step + 1)
                     saved = time.monotonic()
-                if stopped.is_set():
+                if stop:
+                    distributed.leave()
                     raise Interrupted(f"saved at step {step + 1:,}; run the same command again to go on")
         return self.outcome(begin)
 
@@ -175,11 +170,11 @@ class _Run:
         begun = time.monotonic()
         torch.manual_seed(self.build.seed * 1_000_003 + step)  # the same numbers wherever the run was taken up
         self.model.train()
-        batches = [b.to(self.device) for b in self.source.batches(step)]
+        batches = [distributed.part(b).to(self.device) for b in self.source.batches(step)]
         waited = time.monotonic() - begun
         loss, norm, logs = self.update(step, batches)
         seconds = time.monotonic() - begun
-        tokens = sum(b.tokens for b in batches)
+        tokens = sum(b.tokens for b in batches) * distributed.size()
         self.at.seconds += seconds
         self.at.tokens += tokens
         rate = rate_at(step, self.settings.steps, self.settings.schedule)
@@ -202,6 +197,8 @@ class _Run:
             total, count = total + float(loss.total.detach()), count + float(loss.count)
             for key, value in loss.logs.items():
                 sums[key] = sums.get(key, 0.0) + float(value)
+        total, count, *summed = distributed.sum_numbers([total, count, *sums.values()])
+        sums = dict(zip(sums, summed, strict=True))
         if not count:  # nothing to learn from in this step (roll-outs without a spread of rewards)
             self.optimizer.clear()
             return 0.0, 0.0, {}
@@ -218,6 +215,7 @@ class _Run:
     def scale_gradients(self, factor: float) -> float:
         """Multiply the gradients by `factor` and clip them; the norm before clipping."""
         grads = [p.grad for p in self.optimizer.params if p.grad is not None]
+        distributed.sum_gradients(grads)
         norm = float(torch.nn.utils.get_total_norm(grads)) * factor
         if self.settings.clip and norm > self.settings.clip:
             factor *= self.settings.clip / norm
@@ -245,6 +243,8 @@ class _Run:
                     self.build.metrics.log(step=step, **found)
 
     def save(self, step: int) -> None:
+        if distributed.rank():
+            return
         extra = self.state.state_dict() if self.state else {}
         tensors = {k: v for k, v in extra.items() if isinstance(v, Tensor)}
         rest = {k: v for k, v in extra.items() if k not in tensors}
@@ -254,7 +254,7 @@ class _Run:
 
     def restore(self) -> int:
         """Take up the newest whole checkpoint, where there is one: the number of updates it has."""
-        found, damaged = checkpoint.newest(self.build.checkpoints) if self.build.resumed else (None, [])
+        found, damaged = self.newest()
         for line in damaged:
             self.console.warn(f"damaged checkpoint left out: {line}")
         self.build.metrics.rewind(found.step if found else -1)
@@ -268,6 +268,17 @@ class _Run:
             self.state.load_state_dict({**found.state["extra"], **found.extra})
         self.console.info(f"{self.title}: going on from step {found.step:,}")
         return found.step
+
+    def newest(self) -> tuple[checkpoint.Checkpoint | None, list[str]]:
+        """The checkpoint to go on from, the same in every process, and the damaged ones that were passed over."""
+        found: checkpoint.Checkpoint | None = None
+        damaged: list[str] = []
+        if distributed.rank() == 0 and self.build.resumed:
+            found, damaged = checkpoint.newest(self.build.checkpoints)
+        step = distributed.agree(found.step if found else -1)
+        if distributed.rank() and step >= 0:
+            found = checkpoint.load(checkpoint.place(self.build.checkpoints, step))
+        return found, damaged
 
     def note(self, step: int) -> str:
         rate = self.at.tokens / max(self.at.seconds, 1e-9)

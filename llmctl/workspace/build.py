@@ -8,8 +8,10 @@ that has one is whole; a kill between that and the rename is mended by `Workspac
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -168,6 +170,34 @@ class Build:
                 "files": files,
             },
         )
+
+
+class Follower(Build):
+    """The same artifact in a process that helps another to make it (torchrun's rank above 0): it reads the checkpoints
+    of the one that leads, and what it writes itself goes nowhere.
+    """
+
+    def __enter__(self) -> Build:
+        self._leads = self.path
+        self.path = Path(tempfile.mkdtemp(prefix="llmctl-follower-"))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The leading process's."""
+        return self._leads / "checkpoints"
+
+    def done(self) -> Artifact:
+        """Where the artifact will be; the leading process may still be sealing it."""
+        return Artifact(kind=self.kind, name=self.name, path=self._final)
+
+
+def follows() -> bool:
+    """Whether this process was started by torchrun to help another."""
+    return int(os.environ.get("RANK", "0")) > 0
 
 
 def promote(work: Path, final: Path) -> Artifact:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from llmctl.errors import UserError, nearest
 from llmctl.workspace.artifact import KINDS, Artifact, Foreign
-from llmctl.workspace.build import OLD, Build, promote
+from llmctl.workspace.build import OLD, Build, Follower, follows, promote
 from llmctl.workspace.files import sha256_json, sha256_tree
 from llmctl.workspace.lock import Lock
 
@@ -125,7 +125,7 @@ class Workspace:
         kind = kind or request.made_kind
         check_name(request.out)
         assert kind in KINDS, kind
-        return Build(
+        return (Follower if follows() else Build)(
             kind=kind,
             name=request.out,
             stage=request.stage_name,

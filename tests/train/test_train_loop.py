@@ -226,12 +226,6 @@ def test_it_learns_and_logs(build, console):
         assert len(list(b.checkpoints.glob("step-*"))) == 2
 
 
-def test_torchrun_is_refused_in_one_line(build, console, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="one process"), build() as b:
-        train(TinyModel(), RandomTokens(), lm_loss, settings(3), build=b, console=console, title="t")
-
-
 class Fixed(RandomTokens):
     fixed_shape = True
 
