@@ -70,9 +70,7 @@ def by_scores(file: Path, text: str) -> list[int]:
         whole = character.encode()
         ids += [known[whole]] if whole in known else [b + 3 for b in whole]
     while True:
-        pairs = [
-            (known.get(tokens[a][0] + tokens[b][0]), n) for n, (a, b) in enumerate(pairwise(ids))
-        ]
+        pairs = [(known.get(tokens[a][0] + tokens[b][0]), n) for n, (a, b) in enumerate(pairwise(ids))]
         best = max(((tokens[i][1], -n, i) for i, n in pairs if i is not None), default=None)
         if best is None:
             return ids
@@ -82,15 +80,29 @@ def by_scores(file: Path, text: str) -> list[int]:
 def test_ids_are_those_of_llama2c(stories: Path) -> None:
     file = stories / "tok512.bin"
     tokenizer, chance = Tokenizer.load(file), random.Random(0)
-    words = [*"Once upon a time there was a little girl, she loved the park. naïve 🙂 12 我".split(), "
-", "aaaaaa"]
-        "Once upon a time there was a little girl named Lily, she loved the park. naïve 🙂 12 \n ' \" 我 aaaaaa".split(
-            " "
-        )
-    )
+    words = [
+        "Once",
+        "upon",
+        "a",
+        "time",
+        "there",
+        "was",
+        "a",
+        "little",
+        "girl,",
+        "she",
+        "loved",
+        "the",
+        "park.",
+        "naïve",
+        "🙂",
+        "12",
+        "我",
+        "aaaaaa",
+    ]
     texts = [" ".join(chance.choices(words, k=12)) for _ in range(200)]
     texts += ["".join(chance.choices("the andéß\t\n.,ol ", k=30)) for _ in range(200)]
-    for text in [*texts, "", " ", "  a", "a  "]:
+    for text in [*texts, "", " ", "  a", "a  ", "a\n\nb"]:
         assert tokenizer.encode(text) == by_scores(file, text)
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
