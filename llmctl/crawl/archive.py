@@ -8,6 +8,7 @@ one without brotli or a dechunker, sees the page. Digests are SHA-1 in base 32, 
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import os
@@ -116,7 +117,7 @@ class Archive:
             "WARC-Refers-To-Date": before.header("WARC-Date"),
         }
         if not asked:
-            about["WARC-Payload-Digest"] = payload_digest(page.body)
+            about["WARC-Payload-Digest"] = digest_of(page.body)
         headers = page.headers if asked else _headers(page.headers, len(page.body))
         revisit = self._writer.create_warc_record(
             page.url, "revisit", http_headers=_status_and_headers(page, headers), warc_headers_dict=about
@@ -154,17 +155,17 @@ class Archive:
         self._writer.write_record(record)
 
     def copy(self, record: Record) -> None:
-        """A record of another archive: its block byte for byte, its headers as they were."""
+        """A record of another archive: its block byte for byte, its headers as they were, and a block digest."""
         headers = StatusAndHeaders("", list(record.headers.headers), protocol="WARC/1.1")
-        copied = self._writer.create_warc_record(
-            record.url,
-            record.type,
-            payload=None,
-            warc_headers=headers,
-            warc_content_type=record.header("Content-Type") or "application/octet-stream",
-        )
-        copied.raw_stream, copied.length, copied.payload_length = io.BytesIO(record.block), len(record.block), -1
-        self._writer.write_record(copied)
+        headers.replace_header("Content-Length", str(len(record.block)))
+        for name, value in (
+            ("Content-Type", "application/octet-stream"),
+            ("WARC-Block-Digest", digest_of(record.block)),
+        ):
+            if not headers.get_header(name):
+                headers.add_header(name, value)
+        # Not by warcio's writer: it gives every record a payload digest, a wrong one where it does not see the payload.
+        self._buffer.write(gzip.compress(headers.to_bytes(encoding="utf-8") + record.block + b"\r\n\r\n", mtime=0))
 
     def add_member(self, member: bytes) -> None:
         """A record as it is in another archive: its gzip member, byte for byte."""
@@ -209,9 +210,16 @@ class Archive:
         return buffer.getvalue()
 
 
-def payload_digest(body: bytes) -> str:
-    """The digest of a payload as WARC headers have it."""
-    return "sha1:" + base64.b32encode(hashlib.sha1(body).digest()).decode("ascii")
+def digest_of(data: bytes) -> str:
+    """A digest as WARC headers have it."""
+    return "sha1:" + base64.b32encode(hashlib.sha1(data).digest()).decode("ascii")
+
+
+class _Sent(StatusAndHeaders):  # type: ignore[misc]
+    """An HTTP head whose bytes are those that were sent: warcio would percent-encode what is not ASCII, or fail."""
+
+    def to_ascii_bytes(self, filter_func: Any = None) -> bytes:
+        return bytes(self.to_str(filter_func).encode("latin-1") + b"\r\n")
 
 
 def _about(page: Fetched) -> dict[str, str]:
@@ -219,8 +227,8 @@ def _about(page: Fetched) -> dict[str, str]:
     return {**about, "WARC-IP-Address": page.address} if page.address else about
 
 
-def _status_and_headers(page: Fetched, headers: Headers) -> StatusAndHeaders:
-    return StatusAndHeaders(f"{page.status} {page.reason}".strip(), headers, protocol="HTTP/1.1")
+def _status_and_headers(page: Fetched, headers: Headers) -> _Sent:
+    return _Sent(f"{page.status} {page.reason}".strip(), headers, protocol="HTTP/1.1")
 
 
 def _headers(headers: Headers, length: int) -> list[tuple[str, Any]]:

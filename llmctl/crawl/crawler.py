@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llmctl.console import Console, Progress
-from llmctl.crawl.archive import Archive, payload_digest
+from llmctl.crawl.archive import Archive, digest_of
 from llmctl.crawl.config import CrawlConfig
 from llmctl.crawl.fetch import Fetched, Fetcher
 from llmctl.crawl.frontier import PAGE, Frontier, Job
@@ -268,7 +268,7 @@ class Crawler:
     def _store(self, job: Job, page: Fetched) -> None:
         """A page into the archive: as it came or, where it has not changed, as the earlier crawl has it."""
         known = self._known(job)
-        if known and self._earlier and (page.status == 304 or payload_digest(page.body) == known.digest):
+        if known and self._earlier and (page.status == 304 or digest_of(page.body) == known.digest):
             before = self._earlier.record(known)
             self.archive.add_unchanged(before, page)
             self._found_page(job, _page_of(before) or page, unchanged=True)

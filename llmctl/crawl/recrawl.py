@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmctl.crawl.archive import payload_digest
+from llmctl.crawl.archive import digest_of
 from llmctl.crawl.fetch import Headers
 from llmctl.crawl.urls import canonical
 from llmctl.formats.document import DamageList
@@ -100,5 +100,5 @@ class Earlier:
             sql = "UPDATE known SET etag = coalesce(nullif(?, ''), etag), modified = coalesce(nullif(?, ''), modified) "
             self._db.execute(sql + "WHERE url = ?", (etag, modified, record.url))
         elif 200 <= status < 300:
-            row = (record.url, name, record.offset, payload_digest(body), etag, modified)
+            row = (record.url, name, record.offset, digest_of(body), etag, modified)
             self._db.execute("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?)", row)

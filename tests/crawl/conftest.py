@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -214,3 +216,47 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "source"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def raw() -> Iterator[Callable[..., str]]:
+    """Makes servers that answer each path with the bytes given for it and then close, or never answer where None is.
+
+    `raw(answers, ssl_context)` gives the address. Everything else is a 404.
+    """
+    servers: list[socket.socket] = []
+
+    def make(answers: dict[str, bytes | Iterable[bytes] | None], context: ssl.SSLContext | None = None) -> str:
+        server = socket.create_server(("127.0.0.1", 0))
+        servers.append(server)
+        threading.Thread(target=_accept, args=(server, answers, context), daemon=True).start()
+        return f"http{'s' if context else ''}://127.0.0.1:{server.getsockname()[1]}"
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def _accept(server: socket.socket, answers: dict[str, Any], context: ssl.SSLContext | None) -> None:
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        threading.Thread(target=_answer, args=(connection, answers, context), daemon=True).start()
+
+
+def _answer(connection: socket.socket, answers: dict[str, Any], context: ssl.SSLContext | None) -> None:
+    try:
+        if context:
+            connection = context.wrap_socket(connection, server_side=True)
+        head = connection.recv(65536)
+        answer = answers.get(head.split(b" ")[1].decode(), b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+        if answer is None:
+            connection.recv(1)  # until the other side has had enough
+        for piece in [answer] if isinstance(answer, bytes) else answer or []:
+            connection.sendall(piece)
+    except (OSError, IndexError):
+        pass
+    finally:
+        connection.close()
