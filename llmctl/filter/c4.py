@@ -1,19 +1,21 @@
 """C4's rules (Raffel et al. 2020) as FineWeb runs them: bad lines are left out, bad documents dropped.
 
 The order within a line matters: a `{` in a line that an earlier rule has left out does not drop the document. The lines
-that stay are joined without their blank lines, so paragraphs end here.
+that stay are joined without their blank lines, so paragraphs end here. The text is rewritten whatever the values are:
+those steps behind it measure what would be kept.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from llmctl.filter.config import C4Settings
-from llmctl.filter.row import Check, Row, below
+from llmctl.filter.row import Row, Rule
 from llmctl.filter.words import sentences
 
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+_LOREM, _SCRIPT = "lorem ipsum", "javascript"
 _POLICY = (
     "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies",
 )  # fmt: skip
@@ -27,36 +29,61 @@ class C4:
 
     def __init__(self, settings: C4Settings) -> None:
         self.settings = settings
+        self.rules = (
+            Rule("lorem_ipsum", 0.0 if settings.lorem_ipsum else None),
+            Rule("curly_bracket", 0.0 if settings.curly_bracket else None),
+            Rule("too_few_sentences", settings.min_sentences, "below"),
+        )
 
-    def __call__(self, row: Row) -> Iterator[Check]:
-        """Lorem ipsum and curly brackets as they are met, then the number of sentences; then the text is rewritten."""
-        kept, count = [], 0
-        for number, raw in enumerate(row.body.splitlines(), 1):
-            line = self._clean(raw.strip())
+    def __call__(self, row: Row) -> Sequence[float]:
+        """The first line (from 1) with filler text, that with a bracket, and the number of sentences in the lines that
+        stay.
+
+        Of the first two only the one that comes first counts, as only that is met where the document is dropped at
+        once.
+        """
+        kept, lorem, bracket = self._lines(row.body)
+        if lorem and bracket and self.settings.lorem_ipsum and self.settings.curly_bracket:
+            lorem, bracket = (lorem, 0) if lorem <= bracket else (0, bracket)
+        for rule, number in (("lorem_ipsum", lorem), ("curly_bracket", bracket)):
+            if number:
+                row.details[rule] = f"line {number}"
+        row.text = "\n".join(kept).strip()
+        return [lorem or float("nan"), bracket or float("nan"), sum(map(sentences, kept))]
+
+    def clean(self, text: str) -> str:
+        """The text as the step leaves it."""
+        return "\n".join(self._lines(text)[0]).strip()
+
+    def _lines(self, text: str) -> tuple[list[str], int, int]:
+        """(the lines that stay, the first line with filler text, that with a bracket); 0 where there is none."""
+        kept: list[str] = []
+        lorem = bracket = 0
+        for number, raw in enumerate(text.splitlines(), 1):
+            line = self._form(raw.strip())
             if line is None:
                 continue
             lower = line.lower()
-            if self.settings.lorem_ipsum and "lorem ipsum" in lower:
-                yield Check("lorem_ipsum", True, detail=f"line {number}")
-            if self.settings.javascript and "javascript" in lower:
+            if not lorem and _LOREM in lower:
+                lorem = number
+            if self.settings.javascript and _SCRIPT in lower:
                 continue
-            if self.settings.curly_bracket and "{" in line:
-                yield Check("curly_bracket", True, detail=f"line {number}")
+            if not bracket and "{" in line:
+                bracket = number
             if self.settings.policy and any(phrase in lower for phrase in _POLICY):
                 continue
-            count += sentences(line)
             kept.append(line)
-        yield below("too_few_sentences", count, self.settings.min_sentences)
-        row.text = "\n".join(kept).strip()
+        return kept, lorem, bracket
 
-    def _clean(self, line: str) -> str | None:
+    def _form(self, line: str) -> str | None:
         """The line without citations, or None where its form drops it. Its words are counted before they are taken
         out.
         """
         limit, parts = self.settings, line.split()
-        if limit.max_word_length is not None and any(len(word) > limit.max_word_length for word in parts):
-            return None
-        if limit.citations:
+        if limit.max_word_length is not None and len(line) > limit.max_word_length:
+            if max(map(len, parts)) > limit.max_word_length:
+                return None
+        if limit.citations and "[" in line:
             line = _CITATION.sub("", line)
         if limit.terminal_punctuation and (not line.endswith(_ENDS) or line.endswith("...")):
             return None

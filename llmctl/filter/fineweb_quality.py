@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from llmctl.filter.characters import TERMINAL_PUNCTUATION
 from llmctl.filter.config import FineWebQualitySettings
 from llmctl.filter.gopher_repetition import duplicates
-from llmctl.filter.row import Check, Row, above, below
-from llmctl.filter.words import words
+from llmctl.filter.row import Row, Rule
+from llmctl.filter.words import numbered
 
-_ENDS = tuple(TERMINAL_PUNCTUATION)
+_ENDS = frozenset(TERMINAL_PUNCTUATION)
 
 
 class FineWebQuality:
@@ -20,17 +20,25 @@ class FineWebQuality:
 
     def __init__(self, settings: FineWebQualitySettings) -> None:
         self.settings = settings
+        self.rules = (
+            Rule("empty", 0.5),
+            Rule("line_punct_ratio", settings.line_punct, "below"),
+            Rule("short_line_ratio", settings.short_line),
+            Rule("char_dup_ratio", settings.char_dup),
+            Rule("list_ratio", settings.list_ratio),
+        )
 
-    def __call__(self, row: Row) -> Iterator[Check]:
-        """Line ends, short lines, repeated lines, line breaks."""
-        text, limit = row.body, self.settings
+    def __call__(self, row: Row) -> Sequence[float]:
+        """Line ends, short lines, repeated lines, line breaks; of an empty text only that."""
+        text = row.body
         lines = [line for line in text.split("\n") if line.strip()]
         if not lines:
-            yield Check("empty", True, 0.0)
-            return
-        yield below("line_punct_ratio", sum(x.endswith(_ENDS) for x in lines) / len(lines), limit.line_punct)
-        short = sum(len(x) <= limit.short_line_length for x in lines) / len(lines)
-        yield above("short_line_ratio", short, limit.short_line)
-        repeated = duplicates(lines)[1] / len(text.replace("\n", ""))
-        yield above("char_dup_ratio", repeated, limit.char_dup)
-        yield above("list_ratio", text.count("\n") / max(len(words(text)), 1), limit.list_ratio)
+            return [1.0, *[float("nan")] * 4]
+        breaks = text.count("\n")
+        return [
+            0.0,
+            sum(line[-1] in _ENDS for line in lines) / len(lines),
+            sum(len(line) <= self.settings.short_line_length for line in lines) / len(lines),
+            duplicates(lines)[1] / (len(text) - breaks),
+            breaks / max(len(numbered(text)), 1),
+        ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from llmctl.filter.characters import PUNCTUATION_SET
+import numpy as np
+
 from llmctl.filter.config import GopherQualitySettings
-from llmctl.filter.row import Check, Row, above, below
-from llmctl.filter.words import words
+from llmctl.filter.row import Row, Rule
+from llmctl.filter.words import FIRST_STOP_WORD, LETTER, WORDY, Words, numbered
 
-STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 _BULLETS = ("•", "-")
 _ELLIPSES = ("...", "…")
 
@@ -21,28 +21,46 @@ class GopherQuality:
 
     def __init__(self, settings: GopherQualitySettings) -> None:
         self.settings = settings
+        self.rules = (
+            Rule("short_doc", settings.min_words, "below"),
+            Rule("long_doc", settings.max_words),
+            Rule("below_avg_threshold", settings.min_word_length, "below"),
+            Rule("above_avg_threshold", settings.max_word_length),
+            Rule("too_many_hashes", settings.hashes),
+            Rule("too_many_ellipsis", settings.ellipses),
+            Rule("too_many_bullets", settings.bullets),
+            Rule("too_many_end_ellipsis", settings.end_ellipses),
+            Rule("below_alpha_threshold", settings.alpha, "below"),
+            Rule("enough_stop_words", settings.stop_words, "below"),
+        )
 
-    def __call__(self, row: Row) -> Iterator[Check]:
+    def __call__(self, row: Row) -> Sequence[float]:
         """Length, word length, symbols, lines, letters, stop words."""
-        text, limit = row.body, self.settings
-        found = words(text)
+        text = row.body
+        found = numbered(text)
         total = max(len(found), 1)
-        wordy = [len(w) for w in found if not PUNCTUATION_SET.issuperset(w)]
-        yield below("short_doc", len(wordy), limit.min_words)
-        yield above("long_doc", len(wordy), limit.max_words)
-        mean = sum(wordy) / max(len(wordy), 1)
-        yield below("below_avg_threshold", mean, limit.min_word_length)
-        yield above("above_avg_threshold", mean, limit.max_word_length)
-        yield above("too_many_hashes", text.count("#") / total, limit.hashes)
-        yield above("too_many_ellipsis", sum(map(text.count, _ELLIPSES)) / total, limit.ellipses)
+        wordy = (found.kinds & WORDY).astype(bool)
+        count = int(np.count_nonzero(wordy))
+        mean = int(found.lengths[wordy].sum()) / max(count, 1)
         lines = text.splitlines()
-        yield above("too_many_bullets", _fraction([x.lstrip().startswith(_BULLETS) for x in lines]), limit.bullets)
-        ends = _fraction([x.rstrip().endswith(_ELLIPSES) for x in lines])
-        yield above("too_many_end_ellipsis", ends, limit.end_ellipses)
-        # Every word counts here, punctuation marks too: see the setting.
-        alpha = sum(any(map(str.isalpha, w)) for w in found) / total
-        yield below("below_alpha_threshold", alpha, limit.alpha)
-        yield below("enough_stop_words", len(STOP_WORDS.intersection(found)), limit.stop_words)
+        return [
+            count,
+            count,
+            mean,
+            mean,
+            text.count("#") / total,
+            sum(map(text.count, _ELLIPSES)) / total,
+            _fraction([line.lstrip().startswith(_BULLETS) for line in lines]),
+            _fraction([line.rstrip().endswith(_ELLIPSES) for line in lines]),
+            self._alpha(found),
+            (int(np.bitwise_or.reduce(found.kinds)) >> FIRST_STOP_WORD).bit_count(),
+        ]
+
+    def _alpha(self, found: Words) -> float:
+        """The share of the words that have a letter."""
+        if self.settings.words == "whitespace":
+            return _fraction([any(map(str.isalpha, chunk)) for chunk in found.text.split()])
+        return int(np.count_nonzero(found.kinds & LETTER)) / max(len(found), 1)
 
 
 def _fraction(which: Sequence[bool]) -> float:

@@ -2,20 +2,36 @@
 
 Three details decide close cases and are kept: characters are counted against the length of the whole text; the first
 occurrence of something never counts as repeated; a most frequent n-gram counts even where it occurs once.
+
+Lines are compared as they are. N-grams are compared as numbers: the most frequent by those of their words, the repeated
+by a hash of their characters, because datatrove joins their words without a space, so that "can not" and "cannot" are
+the same to it. The hash is a polynomial modulo 2^64, so two different runs of words are taken for the same about once
+in 2^64 pairs; a text could only be made to collide on purpose, and would gain nothing but to be dropped.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
 
 from llmctl.filter.config import GopherRepetitionSettings
-from llmctl.filter.row import Check, Row, above
-from llmctl.filter.words import words
+from llmctl.filter.row import Row, Rule
+from llmctl.filter.words import Words, numbered
 
 _PARAGRAPHS = re.compile(r"\n{2,}")
 _LINES = re.compile(r"\n+")
+_MEASURES = (
+    *(f"dup_{unit}_{share}" for unit in ("para", "line") for share in ("frac", "char_frac")),
+    *(f"top_{n}_gram" for n in (2, 3, 4)),
+    *(f"duplicated_{n}_n_grams" for n in range(5, 11)),
+)
+
+# Any odd number has an inverse modulo 2^64; one without a pattern spreads the characters over all bits.
+_BASE = 0x9E3779B97F4A7C15
+_KEPT_POWERS = 1 << 18
 
 
 class GopherRepetition:
@@ -25,59 +41,124 @@ class GopherRepetition:
 
     def __init__(self, settings: GopherRepetitionSettings) -> None:
         self.settings = settings
+        self.rules = (Rule("empty", 0.5), *(Rule(name, getattr(settings, name)) for name in _MEASURES))
 
-    def __call__(self, row: Row) -> Iterator[Check]:
-        """Paragraphs, lines, most frequent n-grams, repeated n-grams."""
-        text, most = row.body, self.settings
+    def __call__(self, row: Row) -> Sequence[float]:
+        """Paragraphs, lines, most frequent n-grams, repeated n-grams; of an empty text only that."""
+        text = row.body
         size = len(text)
         if not size:
-            yield Check("empty", True, 0.0)
-            return
+            return [1.0, *[float("nan")] * len(_MEASURES)]
+        values = [0.0]
         # Only the paragraphs are those of the stripped text: a newline at the end adds an empty line below.
-        for unit, parts in (("para", _PARAGRAPHS.split(text.strip())), ("line", _LINES.split(text))):
+        for parts in (_PARAGRAPHS.split(text.strip()), _LINES.split(text)):
             count, characters = duplicates(parts)
-            yield above(f"dup_{unit}_frac", count / len(parts), getattr(most, f"dup_{unit}_frac"))
-            yield above(f"dup_{unit}_char_frac", characters / size, getattr(most, f"dup_{unit}_char_frac"))
-        found = words(text)
-        for n in (2, 3, 4):
-            yield above(f"top_{n}_gram", top_ngram(found, n) / size, getattr(most, f"top_{n}_gram"))
-        for n in range(5, 11):
-            rule = f"duplicated_{n}_n_grams"
-            yield above(rule, repeated_ngrams(found, n) / size, getattr(most, rule))
+            values += [count / len(parts), characters / size]
+        found = numbered(text)
+        values += [characters / size for characters in top_ngrams(found)]
+        values += [characters / size for characters in repeated_ngrams(found)]
+        return values
 
 
 def duplicates(parts: Sequence[str]) -> tuple[int, int]:
     """(how many of `parts` were there before, their characters)."""
-    seen: set[str] = set()
-    count = characters = 0
-    for part in parts:
-        if part in seen:
-            count += 1
-            characters += len(part)
-        else:
-            seen.add(part)
-    return count, characters
+    distinct = set(parts)
+    if len(distinct) == len(parts):
+        return 0, 0
+    # All of them, less the first of each.
+    return len(parts) - len(distinct), sum(map(len, parts)) - sum(map(len, distinct))
 
 
-def top_ngram(found: Sequence[str], n: int) -> int:
-    """Characters of the most frequent n-gram, its spaces counted, times how often it occurs; the first of equals."""
-    counts = Counter(zip(*(found[i:] for i in range(n)), strict=False))
-    if not counts:
+def top_ngrams(found: Words) -> list[int]:
+    """Characters of the most frequent 2-, 3- and 4-gram, its spaces counted, times how often it occurs; the first of
+    equals.
+    """
+    numbers, ends = found.numbers, _ends(found)
+    pairs = _pairs(numbers[:-1], numbers[1:])
+    ordered = np.sort(pairs)
+    # Any number will do that two pairs share only if they are equal.
+    ranks = np.searchsorted(ordered, pairs)
+    triples = _pairs(ranks[:-1], numbers[2:])
+    fours = _pairs(ranks[:-2], ranks[2:])
+    return [
+        _top(pairs, ordered, 2, ends),
+        _top(triples, np.sort(triples), 3, ends),
+        _top(fours, np.sort(fours), 4, ends),
+    ]
+
+
+def _top(keys: np.ndarray, ordered: np.ndarray, n: int, ends: np.ndarray) -> int:
+    if not len(keys):
         return 0
-    best, count = max(counts.items(), key=lambda item: item[1])
-    return (sum(map(len, best)) + n - 1) * count
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1], [True])))
+    counts = np.diff(starts)
+    count = int(counts.max())
+    at = 0 if count == 1 else int(_among(keys, ordered[starts[:-1][counts == count]]).argmax())
+    return int(ends[at + n] - ends[at] + n - 1) * count
 
 
-def repeated_ngrams(found: Sequence[str], n: int) -> int:
-    """Characters, spaces not counted, in n-grams that occurred before; those counted do not overlap."""
-    seen: set[str] = set()
-    characters = at = 0
-    while at <= len(found) - n:
-        gram = "".join(found[at : at + n])
+def repeated_ngrams(found: Words, sizes: Sequence[int] = range(5, 11)) -> list[int]:
+    """Characters, spaces not counted, in n-grams that occurred before, for each n; those counted do not overlap."""
+    ends = _ends(found)
+    codes = np.frombuffer("".join(found.text.split()).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    powers, inverses = _powers(len(codes))
+    # No character may count as nothing, not even NUL.
+    sums = np.zeros(len(codes) + 1, dtype=np.uint64)
+    np.cumsum((codes + np.uint32(1)) * powers[: len(codes)], out=sums[1:])
+    sums, inverse = sums[ends], inverses[ends]
+    return [_repeated((sums[n:] - sums[:-n]) * inverse[:-n], n, ends) for n in sizes]
+
+
+def _repeated(hashes: np.ndarray, n: int, ends: np.ndarray) -> int:
+    ordered = np.sort(hashes)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice):
+        return 0
+    seen: set[int] = set()
+    characters = free = 0
+    # Where a gram occurs only once there is nothing to count, and nothing to remember.
+    places = np.flatnonzero(_among(hashes, twice))
+    for at, gram in zip(places.tolist(), hashes[places].tolist(), strict=True):
+        if at < free:
+            continue
         if gram in seen:
-            characters += len(gram)
-            at += n
+            characters += int(ends[at + n] - ends[at])
+            free = at + n
         else:
             seen.add(gram)
-            at += 1
     return characters
+
+
+def _ends(found: Words) -> np.ndarray:
+    """Characters, spaces not counted, before each word and at last of all: shape (words + 1,)."""
+    return np.concatenate(([0], np.cumsum(found.lengths)))
+
+
+def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Two numbers below 2^31 as one."""
+    return first << 32 | second
+
+
+def _among(keys: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Which keys are among some others, which are in order and not none."""
+    return ordered[np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)] == keys
+
+
+def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first `count + 1` powers, at least, of the base and of its inverse."""
+    return _kept_powers() if count < _KEPT_POWERS else _new_powers(count + 1)
+
+
+@lru_cache(maxsize=1)
+def _kept_powers() -> tuple[np.ndarray, np.ndarray]:
+    return _new_powers(_KEPT_POWERS)
+
+
+def _new_powers(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return _powers_of(_BASE, count), _powers_of(pow(_BASE, -1, 1 << 64), count)
+
+
+def _powers_of(base: int, count: int) -> np.ndarray:
+    factors = np.full(count, base, dtype=np.uint64)
+    factors[0] = 1
+    return np.multiply.accumulate(factors)
