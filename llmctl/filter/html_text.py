@@ -1,35 +1,38 @@
-"""What runs in the parser's own process: Trafilatura, imported there and nowhere else."""
+"""What runs in the parser's own process: bytes of a page to its main text, by the extractor that the settings name."""
 
 from __future__ import annotations
 
-import logging
-from typing import Any
+from collections.abc import Callable
+from functools import cached_property
 
-from llmctl.formats.document import Document
+from llmctl.filter import html_resiliparse, html_trafilatura
+from llmctl.filter.config import ExtractSettings
+from llmctl.filter.row import well_formed
+from llmctl.formats.charset import decode
 
-# Trafilatura's caches grow without bound over many pages.
-_RESET_EVERY = 1000
-_calls = 0
-
-
-def prepare() -> None:
-    """Import Trafilatura, so that the first page does not pay for it."""
-    import trafilatura
-
-    # It logs what it cannot parse; that is recorded with the page instead.
-    logging.getLogger(trafilatura.__name__).setLevel(logging.CRITICAL)
+_EXTRACTORS: dict[str, Callable[[ExtractSettings], Callable[[str], str]]] = {
+    "trafilatura": html_trafilatura.Trafilatura,
+    "resiliparse": html_resiliparse.Resiliparse,
+}
 
 
-def extract(task: tuple[bytes, str | None, dict[str, Any]]) -> str:
-    """The main text of (HTML, charset of the HTTP header, options of `trafilatura.extract`); empty where there is
-    none.
+class MainText:
+    """(bytes of a page, charset of its HTTP header or None) to its main text, empty where there is none.
+
+    It is sent to the parser's process before any library is loaded; `prepare` loads it there.
     """
-    global _calls
-    from trafilatura import extract as main_text
-    from trafilatura.meta import reset_caches
 
-    html, charset, options = task
-    _calls += 1
-    if _calls % _RESET_EVERY == 0 and not options["deduplicate"]:  # what deduplication remembers is a cache too
-        reset_caches()
-    return main_text(Document(id="", html=html, charset=charset).markup(), **options) or ""
+    def __init__(self, settings: ExtractSettings) -> None:
+        self.settings = settings
+
+    def prepare(self) -> None:
+        """Load the library, so that the first page does not pay for it."""
+        self._extractor("<html><body><p>A page.</p></body></html>")
+
+    def __call__(self, page: tuple[bytes, str | None]) -> str:
+        """The text."""
+        return self._extractor(well_formed(decode(*page)))
+
+    @cached_property
+    def _extractor(self) -> Callable[[str], str]:
+        return _EXTRACTORS[self.settings.extractor](self.settings)

@@ -6,11 +6,12 @@ busy the machine is; a child that sleeps is ended by a wall-clock limit many tim
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
-from llmctl.parallel.outcome import Failed, value_of
+from llmctl.parallel.outcome import Failed, Outcome, attempt, value_of
 from llmctl.parallel.worker import Died, Worker
 
 __all__ = ["Crashed", "Failed", "Guard", "TimedOut"]
@@ -34,29 +35,39 @@ class Guard:
     """`guard(task)` is `function(task)` in a child, started when first needed and again after each kill.
 
     `seconds` of processor time a call may take; `prepare` runs in each new child first and takes as long as it takes.
+    With `renew_after` a child is replaced after that many calls, for libraries that never let go of memory.
     Raises TimedOut, Crashed, or Failed with the function's traceback. Close it, or use it as a context manager.
     """
 
     def __init__(
-        self, function: Callable[[Any], Any], seconds: float, prepare: Callable[[], None] | None = None
+        self,
+        function: Callable[[Any], Any],
+        seconds: float,
+        prepare: Callable[[], None] | None = None,
+        renew_after: int | None = None,
     ) -> None:
-        self.function, self.seconds, self.prepare = function, seconds, prepare
+        self.function, self.seconds, self.prepare = _Clocked(function), seconds, prepare
+        self.renew_after = renew_after or math.inf
         self._worker: Worker | None = None
+        self._calls = 0
 
     def __call__(self, task: Any) -> Any:
         """The function's result for `task`."""
         try:
             worker = self._started()
-            used = _cpu_seconds(worker)
             worker.send(task)
-            self._wait(worker, used)
-            return value_of(worker.receive(), getattr(self.function, "__name__", "the call"))
+            self._wait(worker)
+            self._calls += 1
+            answer, self._used = value_of(worker.receive(), "the call")
         except Died as e:
             self.close()
             raise Crashed(e.how) from e
         except (TimedOut, KeyboardInterrupt):
             self.close()
             raise
+        if answer[0] == "result" and self._calls >= self.renew_after:
+            self.close()
+        return value_of(answer, "the call")
 
     def close(self) -> None:
         """End the child."""
@@ -74,15 +85,30 @@ class Guard:
         if self._worker is None:
             self._worker = Worker(self.function, self.prepare, parent=False)
             self._worker.receive()  # "ready"
+            self._calls, self._used = 0, _cpu_seconds(self._worker)
         return self._worker
 
-    def _wait(self, worker: Worker, used: float) -> None:
+    def _wait(self, worker: Worker) -> None:
         last = time.monotonic() + self.seconds * _WALL_FACTOR
         left = self.seconds
         while not worker.pipe.poll(max(left, 0.01)):
-            left = self.seconds - (_cpu_seconds(worker) - used)
-            if left <= 0 or time.monotonic() > last:
-                raise TimedOut(f"more than {self.seconds:g} s")
+            left = self.seconds - (_cpu_seconds(worker) - self._used)
+            if left <= 0:
+                raise TimedOut(f"more than {self.seconds:g} s of processor time")
+            if time.monotonic() > last:
+                raise TimedOut(f"more than {self.seconds * _WALL_FACTOR:g} s, most of them asleep")
+
+
+class _Clocked:
+    """`function` in the child; each answer says how much processor time the child has used by then, so that the next
+    call can be timed without asking the system before it.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __call__(self, task: Any) -> tuple[Outcome, float]:
+        return attempt(self.function, task), time.process_time()
 
 
 def _cpu_seconds(worker: Worker) -> float:
