@@ -21,7 +21,7 @@ from warcio.bufferedreaders import BufferedReader as _Inflating
 from warcio.bufferedreaders import ChunkedDataReader
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecordLoader
-from warcio.statusandheaders import StatusAndHeadersParserException
+from warcio.statusandheaders import StatusAndHeaders, StatusAndHeadersParserException
 
 from llmctl.formats.charset import decode
 from llmctl.formats.document import DamageList, Document
@@ -33,6 +33,7 @@ MAX_RECORD = 256 << 20
 # A page may not unfold to more than this (a gzip bomb is 1000 times its size).
 MAX_PAYLOAD = 64 << 20
 _CHUNK = 1 << 16
+_SMALL = 1 << 20  # records up to this size are read in one step
 _GZIP = b"\x1f\x8b\x08"
 _LOOKS_HTML = re.compile(
     rb"^\s*(?:<!--.{0,500}?-->\s*|<\?xml[^>]{0,200}>\s*)?<(?:!doctype html|html|head|body)\b", re.I | re.S
@@ -147,6 +148,11 @@ class _Fault(Exception):
 
 def _compressed(data: mmap.mmap, start: int, name: str, damage: DamageList) -> Iterator[Record]:
     while start < len(data):
+        if (plain := _plain_member(data, start)) is not None:
+            yield plain
+            assert plain.end is not None
+            start = plain.end
+            continue
         member = _Member(data, start)
         stream = io.BufferedReader(member, _CHUNK)
         fault, held, alone = "", None, True
@@ -165,6 +171,33 @@ def _compressed(data: mmap.mmap, start: int, name: str, damage: DamageList) -> I
         if member.fault or fault:
             damage.add(name, f"byte {start:,}", member.fault or fault)
         start = _next_member(data, start + 1) if member.end is None else member.end
+
+
+def _plain_member(data: mmap.mmap, start: int) -> Record | None:
+    """The record of a small gzip member that is as the standard has it, at once; None leaves it to the careful reader.
+
+    Nearly every record of a crawl is read here; four fifths of the time is zlib's.
+    """
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        head, _, rest = inflate.decompress(data[start : start + _CHUNK], _SMALL).partition(b"\r\n\r\n")
+        version, *lines = head.decode("utf-8").split("\r\n")
+    except (zlib.error, UnicodeDecodeError):
+        return None
+    if not inflate.eof or not version.startswith("WARC/") or not rest.endswith(b"\r\n\r\n"):
+        return None
+    headers, lengths = [], []
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name.isascii() or " " in name or "\t" in name:  # folded, or odd
+            return None
+        headers.append((name, value.strip(" \t")))
+        if name.lower() == "content-length":
+            lengths.append(value.strip(" \t"))
+    if lengths != [str(len(rest) - 4)]:
+        return None
+    end = min(start + _CHUNK, len(data)) - len(inflate.unused_data)
+    return Record(StatusAndHeaders("", headers, protocol=version), rest[:-4], start, end)
 
 
 def one_record(data: bytes) -> Record:
