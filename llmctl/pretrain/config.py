@@ -44,6 +44,14 @@ class SampleSettings(Settings):
     """How freely; 0 always takes the likeliest token."""
 
 
+class PretrainTrainSettings(TrainSettings):
+    """How long, with what, and how carefully to train."""
+
+    spike: Annotated[float, Field(ge=0)] = 8.0
+    """A step whose loss or gradient norm lies more than so many standard deviations above the last 128 is left out; 0
+    leaves none out. 8 is far outside what text does to a healthy run: in the quickstart's it never happens."""
+
+
 class PretrainConfig(StageSettings):
     """Train a base model on tokens to continue text."""
 
@@ -84,5 +92,5 @@ class PretrainConfig(StageSettings):
     """On how many held-out tokens; 0 takes all."""
     samples: SampleSettings = SampleSettings()
     """What the model is asked to continue while it trains."""
-    train: TrainSettings = TrainSettings()
+    train: PretrainTrainSettings = PretrainTrainSettings()
     """How long, with what, and how carefully. `train.steps` 0 takes the budget above."""

@@ -2,7 +2,7 @@
 
 What it promises: the gradient of a step is that of the global mean over everything trained on; a run killed anywhere
 and taken up again ends with the same weights, bit for bit on a CPU; Ctrl-C and SIGTERM finish the step, save and say
-so; a step whose loss or gradient is not finite is left out, never applied.
+so; a step whose loss or gradient is not finite, or a spike, is left out, never applied.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from llmctl.train.loss import Loss
 from llmctl.train.optimizer import Optimizer
 from llmctl.train.schedule import rate_at
 from llmctl.train.settings import TrainSettings
+from llmctl.train.spikes import Watch
 from llmctl.workspace import Build
 
 _MAX_SKIPPED = 10  # steps in a row without a finite gradient, after which the run has no future
@@ -96,6 +97,8 @@ class _Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     smooth: float | None = None
+    losses: list[float] = field(default_factory=list)  # the last ones, and their gradients' norms, to know a spike by
+    norms: list[float] = field(default_factory=list)
 
     def follow(self, loss: float) -> None:
         self.smooth = loss if self.smooth is None else _SMOOTH * self.smooth + (1 - _SMOOTH) * loss
@@ -135,6 +138,8 @@ class _Run:
     state: Stateful | None
     at: _Progress = field(default_factory=_Progress)
     row: dict[str, Any] = field(default_factory=dict)
+    losses: Watch = field(default_factory=Watch)
+    norms: Watch = field(default_factory=Watch)
 
     def go(self) -> Outcome:
         self.device = next(self.model.parameters()).device
@@ -204,13 +209,19 @@ class _Run:
             return 0.0, 0.0, {}
         norm = self.scale_gradients(1 / count)
         mean = total / count
-        if not (abs(mean) < float("inf") and norm < float("inf")):
+        if not (abs(mean) < float("inf") and norm < float("inf")) or self.spiked(mean, norm):
             self.skip(step)
             return mean, norm, {}
         self.optimizer.step(rate_at(step, self.settings.steps, self.settings.schedule))
         self.at.skipped_in_a_row = 0
         self.at.follow(mean)
+        self.losses.follow(mean)
+        self.norms.follow(norm)
         return mean, norm, {k: v / count for k, v in sums.items()}
+
+    def spiked(self, loss: float, norm: float) -> bool:
+        deviations = self.settings.spike
+        return self.losses.is_spike(loss, deviations) or self.norms.is_spike(norm, deviations)
 
     def scale_gradients(self, factor: float) -> float:
         """Multiply the gradients by `factor` and clip them; the norm before clipping."""
@@ -228,7 +239,8 @@ class _Run:
         self.at.skipped_in_a_row += 1
         if self.at.skipped_in_a_row >= _MAX_SKIPPED:
             raise UserError(
-                f"the loss or its gradient has not been finite for {_MAX_SKIPPED} steps, up to step {step + 1}",
+                f"the loss or its gradient has not been finite, or far above the last ones, for {_MAX_SKIPPED} steps, "
+                f"up to step {step + 1}; the weights are still those of before",
                 self.title,
                 "lower optimizer.lr and optimizer.matrix_lr, or set precision: fp32",
             )
@@ -248,6 +260,7 @@ class _Run:
         extra = self.state.state_dict() if self.state else {}
         tensors = {k: v for k, v in extra.items() if isinstance(v, Tensor)}
         rest = {k: v for k, v in extra.items() if k not in tensors}
+        self.at.losses, self.at.norms = list(self.losses.values), list(self.norms.values)
         known = {"progress": vars(self.at), "row": self.row, "extra": rest}
         weights, keep = self.optimizer.state(), self.settings.keep_last
         checkpoint.save(self.build.checkpoints, step, self.model, weights, known, tensors, keep)
@@ -263,6 +276,7 @@ class _Run:
         checkpoint.put_weights(self.model, found.model)
         self.optimizer.load(found.optimizer)
         self.at = _Progress(**found.state["progress"])
+        self.losses, self.norms = Watch(self.at.losses), Watch(self.at.norms)
         self.row = found.state["row"]
         if self.state:
             self.state.load_state_dict({**found.state["extra"], **found.extra})

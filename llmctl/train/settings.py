@@ -53,6 +53,9 @@ class TrainSettings(Settings):
     """The learning rate over the run."""
     clip: Annotated[float, Field(ge=0)] = 1.0
     """Gradients longer than this are shortened to it; 0 turns it off."""
+    spike: Annotated[float, Field(ge=0)] = 0.0
+    """A step whose loss or gradient norm lies more than so many standard deviations above the last 128 is left out; 0
+    leaves none out. For pretraining on text of the web; the losses of rl jump by nature."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`bf16` computes in bfloat16 with float32 weights; `auto` does so where the processor has instructions for it."""
     compile: bool | Literal["auto"] = "auto"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from llmctl.train.compiling import compiled
 from llmctl.train.loop import Hook, train
 from llmctl.train.loss import Loss, lm_loss
 from llmctl.train.settings import TrainSettings
+from llmctl.train.spikes import Watch
 from llmctl.workspace import Workspace
 
 FP32 = {"precision": "fp32", "save_every": 3}
@@ -183,6 +185,36 @@ def test_a_step_that_is_not_finite_is_left_out(build, console):
         done = train(model, RandomTokens(micro=1), loss, settings(6), build=b, console=console, title="t")
         assert done.skipped == 1 and b.metrics.rows()[2]["loss"] is None
         assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("spike", [0.0, 6.0])
+def test_a_spike_is_left_out_where_it_is_watched_for(build, console, spike):
+    """Batch 90 of 100 has a loss a hundred times too large: watched for, it changes nothing."""
+    calls = []
+
+    def loss(model: nn.Module, batch: Batch) -> Loss:
+        found = lm_loss(model, batch)
+        calls.append(1)
+        return Loss(found.total * 100, found.count) if len(calls) == 90 else found
+
+    with build() as b:
+        model = TinyModel()
+        source = RandomTokens(micro=1)
+        done = train(model, source, loss, settings(100, spike=spike), build=b, console=console, title="t")
+        rows = b.metrics.rows()
+    assert done.skipped == (1 if spike else 0)
+    assert rows[89]["loss"] > 50 * rows[88]["loss"] and rows[99].get("skipped", 0) == done.skipped
+
+
+def test_a_spike_is_told_from_noise_and_from_the_beginning():
+    noise, watch = random.Random(0), Watch()
+    values = [3.0 + noise.gauss(0, 0.1) for _ in range(300)]
+    for value in values:
+        assert not watch.is_spike(value, 6.0)
+        watch.follow(value)
+    assert watch.is_spike(4.0, 6.0) and not watch.is_spike(1.0, 6.0) and not watch.is_spike(4.0, 0.0)
+    assert not Watch(values[:20]).is_spike(1e9, 6.0)
+    assert Watch([2.0] * 100).is_spike(2.1, 6.0) and not Watch([2.0] * 100).is_spike(2.0 + 1e-9, 6.0)
 
 
 def test_a_run_without_a_future_ends_with_one_line(build, console):
