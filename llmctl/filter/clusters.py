@@ -1,41 +1,44 @@
-"""Who is a duplicate of whom: equal keys linked, links joined to clusters, the first of each cluster kept."""
+"""Who is a duplicate of whom: links joined to clusters, the first document of each cluster its root."""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator
-
 import numpy as np
 
-
-def equal_pairs(keys: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Neighbours (i, j), i < j, in every group of equal rows of `keys` (rows, columns): enough to connect the group."""
-    if len(keys) < 2:
-        return
-    order = np.lexsort(keys.T)  # stable: within a group the indices ascend
-    ordered = keys[order]
-    for at in np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1)):
-        yield int(order[at]), int(order[at + 1])
+_ROWS = 1 << 20  # documents at once
 
 
 class Clusters:
-    """Union-find over `size` documents. The root of a cluster is its first document, whatever the order of the
-    links.
+    """Union-find over `size` documents, 8 bytes each. The root of a cluster is its first document, whatever the order
+    of the links: a parent is never behind its child.
     """
 
     def __init__(self, size: int) -> None:
-        self._parent = array("q", range(size))
+        self._parent = np.arange(size, dtype=np.int64)
 
-    def link(self, i: int, j: int) -> None:
-        """Put both into one cluster."""
-        a, b = self.first(i), self.first(j)
-        if a != b:
-            self._parent[max(a, b)] = min(a, b)
-
-    def first(self, i: int) -> int:
-        """The first document of the cluster of `i`."""
+    def link(self, i: np.ndarray, j: np.ndarray) -> None:
+        """Put `i[k]` and `j[k]` into one cluster, for every k. Both (links,) int64."""
         parent = self._parent
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
+        while len(i):
+            a, b = self.first(i), self.first(j)
+            apart = a != b
+            i, j = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
+            # A root with links to several smaller ones takes the smallest; the others are for the next round.
+            np.minimum.at(parent, j, i)
+
+    def first(self, i: np.ndarray) -> np.ndarray:
+        """The first document of the cluster of each `i`."""
+        parent = self._parent
+        root = parent[i]
+        while True:
+            above = parent[root]
+            if np.array_equal(above, root):
+                parent[i] = root
+                return root
+            parent[root] = parent[above]  # the way up halves
+            root = above
+
+    def firsts(self) -> np.ndarray:
+        """(documents,) int64: `first` of every document. This is the array of this object, not a copy."""
+        for at in range(0, len(self._parent), _ROWS):
+            self.first(np.arange(at, min(at + _ROWS, len(self._parent))))
+        return self._parent

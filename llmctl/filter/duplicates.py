@@ -1,47 +1,60 @@
 """The second pass, over the fingerprints of all shards: which documents go because an earlier one says the same.
 
-One bucket of signatures is in memory at a time: 64 bytes a document, and as much again while it is sorted.
+Memory: 9 bytes a document while links are joined (its parent in the union-find, and whether it is gone), and 13 and 8 a
+cluster while the removals are written. The keys are sorted on disk (`bands`), and the removals lie there (`removals`).
+Disk, for a while: 24 bytes a document and bucket, and the signatures of the documents that others are similar to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from llmctl.filter.clusters import Clusters, equal_pairs
+from llmctl.filter.bands import MEMORY, Bands, band_keys
+from llmctl.filter.clusters import Clusters
 from llmctl.filter.config import FilterConfig
+from llmctl.filter.removals import Pieces, Removal, Removals, RemovalsWriter
 from llmctl.filter.tables import read_column
 
+__all__ = ["Removal", "Removals", "find_duplicates"]
 
-@dataclass(frozen=True, order=True)
-class Removal:
-    """A row of a shard that goes, by which step, and the id of the document that stays in its place."""
-
-    row: int
-    step: str
-    similarity: float
-    stays: str
+_ROWS = 1 << 14  # documents at once: 15 MB of signatures
+Keyed = Iterator[tuple[np.ndarray, np.ndarray]]  # (keys (documents, bands, 2) uint64, documents), a part at a time
 
 
-def find_duplicates(shards: Sequence[Path], config: FilterConfig) -> list[list[Removal]]:
-    """The removals of every shard, in the order of its rows. Documents are compared across all of `shards`, in
-    order.
+def find_duplicates(shards: Sequence[Path], config: FilterConfig, scratch: Path, memory: int = MEMORY) -> Removals:
+    """The removals of every shard. Documents are compared across all of `shards`, in order, and the first of equal or
+    similar ones stays. The folder `scratch` is made anew, and holds the removals. Sorting takes `memory` bytes; the
+    result does not depend on it.
     """
+    if scratch.exists():
+        shutil.rmtree(scratch)
     corpus = _Corpus(shards)
+    removals = Removals(scratch / "removed", len(shards))
     gone = np.zeros(corpus.size, dtype=bool)
-    removed: list[list[Removal]] = [[] for _ in shards]
     if config.exact.enabled:
-        corpus.note(_exact(corpus, gone), "exact", removed)
+        first = _clusters(corpus.digests(), Bands(scratch / "bands", 1, corpus.size, memory), corpus.size)
+        gone = first != np.arange(corpus.size)
+        _Notes(corpus, first, scratch).write(RemovalsWriter(removals.folder, "exact"), compare=False)
+        del first
     if config.minhash.enabled:
-        corpus.note(_near(corpus, gone, config.minhash.buckets), "minhash", removed)
-    return [sorted(rows) for rows in removed]
+        bands = Bands(scratch / "bands", config.minhash.buckets, corpus.size, memory)
+        first = _clusters(corpus.signature_bands(gone), bands, corpus.size)
+        _Notes(corpus, first, scratch).write(RemovalsWriter(removals.folder, "minhash"), compare=True)
+    return removals
 
 
-Found = list[tuple[int, int, float]]  # (the document that goes, the one that stays, similarity), by global index
+def _clusters(keyed: Keyed, bands: Bands, size: int) -> np.ndarray:
+    """(documents,) int64: for each document the first of its cluster, itself where it is in none."""
+    for keys, documents in keyed:
+        bands.add(keys, documents)
+    clusters = Clusters(size)
+    for leaders, members in bands.links():
+        clusters.link(leaders, members)
+    return clusters.firsts()
 
 
 class _Corpus:
@@ -49,66 +62,79 @@ class _Corpus:
 
     def __init__(self, shards: Sequence[Path]) -> None:
         self.shards = shards
-        self.sizes = [len(np.load(shard / "digests.npy", mmap_mode="r")) for shard in shards]
-        self.starts = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
+        sizes = [len(np.load(shard / "digests.npy", mmap_mode="r")) for shard in shards]
+        self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.size = int(self.starts[-1])
 
-    def place(self, index: int) -> tuple[int, int]:
-        """(shard, row in it)."""
-        shard = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return shard, index - int(self.starts[shard])
+    def digests(self) -> Keyed:
+        """The digests of all texts, as one band."""
+        for start, shard in zip(self.starts, self.shards, strict=False):
+            found = np.load(shard / "digests.npy")
+            yield found[:, None], start + np.arange(len(found))
 
-    def note(self, found: Found, step: str, removed: list[list[Removal]]) -> None:
-        """Put what was found into the lists of the shards."""
-        for goes, stays, similarity in sorted(found, key=lambda f: f[1]):  # ids are read a shard at a time
-            shard, row = self.place(goes)
-            first_shard, first_row = self.place(stays)
-            removed[shard].append(Removal(row, step, similarity, _ids(self.shards[first_shard])[first_row]))
+    def signature_bands(self, gone: np.ndarray) -> Keyed:
+        """The bands of the signatures of all documents that have one and are not `gone` (documents,)."""
+        for start, shard in zip(self.starts, self.shards, strict=False):
+            documents = start + np.load(shard / "signed_rows.npy")
+            signatures = np.load(shard / "signatures.npy", mmap_mode="r")
+            for at in range(0, len(documents), _ROWS):
+                part = documents[at : at + _ROWS]
+                here = ~gone[part]
+                yield band_keys(signatures[at : at + _ROWS][here]), part[here]
 
+    def signatures(self, shard: int, rows: np.ndarray) -> np.ndarray:
+        """Those of some rows of a shard, (rows, values) uint64. All of them have one."""
+        signed = np.load(self.shards[shard] / "signed_rows.npy")
+        found = np.load(self.shards[shard] / "signatures.npy", mmap_mode="r")[np.searchsorted(signed, rows)]
+        return found.reshape(len(rows), -1)
 
-def _exact(corpus: _Corpus, gone: np.ndarray) -> Found:
-    """Equal digests; marks what goes in `gone` (documents,)."""
-    digests = np.concatenate([np.load(shard / "digests.npy") for shard in corpus.shards])
-    clusters = Clusters(corpus.size)
-    for i, j in equal_pairs(digests):
-        clusters.link(i, j)
-        gone[j] = True
-    return [(int(i), clusters.first(int(i)), 1.0) for i in np.flatnonzero(gone)]
-
-
-def _near(corpus: _Corpus, gone: np.ndarray, buckets: int) -> Found:
-    """Signatures that agree in a bucket, among those not `gone` (documents,)."""
-    rows = [np.load(shard / "signed_rows.npy") for shard in corpus.shards]
-    indices = np.concatenate([r + start for r, start in zip(rows, corpus.starts, strict=False)])
-    here = ~gone[indices]
-    indices = indices[here]
-    clusters, linked = Clusters(len(indices)), set[int]()
-    for bucket in range(buckets):
-        keys = np.concatenate([np.load(s / "signatures.npy", mmap_mode="r")[:, bucket] for s in corpus.shards])[here]
-        for i, j in equal_pairs(keys):
-            clusters.link(i, j)
-            linked |= {i, j}
-    pairs = [(int(indices[i]), int(indices[clusters.first(i)])) for i in sorted(linked) if clusters.first(i) != i]
-    return [(i, j, _similarity(corpus, i, j)) for i, j in pairs]
+    def ids(self, shard: int, rows: Iterable[int]) -> list[str]:
+        """The ids of some rows of a shard."""
+        ids = read_column(self.shards[shard] / "kept.parquet", "id")
+        return [ids[row] for row in rows]
 
 
-def _similarity(corpus: _Corpus, i: int, j: int) -> float:
-    """The estimate of the Jaccard similarity: the fraction of equal values in two signatures."""
-    return float((_signature(corpus, i) == _signature(corpus, j)).mean())
+class _Notes:
+    """The removals that follow from clusters; `first` (documents,) int64 is the first document of each one's.
 
+    Who stays may be in any earlier shard. So the ids and signatures of all first documents are copied into one file
+    each beforehand: every shard is read twice, however the clusters lie.
+    """
 
-def _signature(corpus: _Corpus, index: int) -> np.ndarray:
-    shard, row = corpus.place(index)
-    rows, signatures = _signatures(corpus.shards[shard])
-    found: np.ndarray = signatures[int(np.searchsorted(rows, row))]
-    return found
+    def __init__(self, corpus: _Corpus, first: np.ndarray, scratch: Path) -> None:
+        self.corpus, self.first, self.scratch = corpus, first, scratch
+        self.sizes = np.zeros(corpus.size, dtype=np.uint32)
+        for at in range(0, corpus.size, _ROWS):
+            np.add.at(self.sizes, first[at : at + _ROWS], 1)
+        self.heads = np.flatnonzero(self.sizes > 1)
 
+    def write(self, writer: RemovalsWriter, compare: bool) -> None:
+        """To `writer`; with the similarity of the signatures if `compare`, else 1."""
+        heads = self.scratch / "heads"
+        with Pieces(heads) as signatures:
+            for shard in range(len(self.corpus.shards)):
+                self._note_heads(shard, writer.ids, signatures if compare else None)
+            for shard in range(len(self.corpus.shards)):
+                self._note_removed(shard, writer, signatures if compare else None)
+        shutil.rmtree(heads)
+        removed = int(self.sizes[self.heads].sum()) - len(self.heads)
+        writer.close(removed=removed, clusters=len(self.heads), largest=int(self.sizes.max(initial=0)))
 
-@lru_cache(maxsize=64)  # a memory map holds a file open
-def _signatures(shard: Path) -> tuple[np.ndarray, np.ndarray]:
-    return np.load(shard / "signed_rows.npy"), np.load(shard / "signatures.npy", mmap_mode="r")
+    def _note_heads(self, shard: int, ids: Pieces, signatures: Pieces | None) -> None:
+        start, end = self.corpus.starts[shard : shard + 2]
+        rows = self.heads[slice(*np.searchsorted(self.heads, (start, end)))] - start
+        if len(rows):
+            ids.append([head.encode() for head in self.corpus.ids(shard, rows)])
+            if signatures:
+                signatures.append([signature.tobytes() for signature in self.corpus.signatures(shard, rows)])
 
-
-@lru_cache(maxsize=4)
-def _ids(shard: Path) -> list[str]:
-    return read_column(shard / "kept.parquet", "id")
+    def _note_removed(self, shard: int, writer: RemovalsWriter, signatures: Pieces | None) -> None:
+        start, end = self.corpus.starts[shard : shard + 2]
+        rows = np.flatnonzero(self.first[start:end] != np.arange(start, end))
+        stays = self.first[start + rows]
+        number, similarity = np.searchsorted(self.heads, stays), np.ones(len(rows))
+        if signatures and len(rows):
+            theirs = np.frombuffer(b"".join(signatures.read(number)), dtype="<u8").reshape(len(rows), -1)
+            # An estimate of the Jaccard similarity: the fraction of equal values.
+            similarity = (self.corpus.signatures(shard, rows) == theirs).mean(axis=1)
+        writer.add(rows, number, similarity, self.sizes[stays])
