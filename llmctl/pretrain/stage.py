@@ -73,7 +73,15 @@ def run(config: PretrainConfig, workspace: Workspace, console: Console) -> Artif
         if config.samples.every and config.samples.prompts:
             hooks.append(Hook(config.samples.every, Samples(work, model, console)))
         outcome = train(
-            model, source, lm_loss, work.settings, build=build, console=console, title="pretrain", hooks=hooks
+            model,
+            source,
+            lm_loss,
+            work.settings,
+            build=build,
+            console=console,
+            title="pretrain",
+            hooks=hooks,
+            flops_per_token=work.shape.flops_per_token(config.context),
         )
         build.figures |= figures(work, outcome, build.metrics.rows())
         save_model(build.path, model, work.tokenizer, card(work, build.figures))

@@ -13,6 +13,7 @@ from llmctl.train.batch import Batch
 from llmctl.train.device import autocast, best_device, compute_dtype
 from llmctl.train.loss import lm_loss
 from llmctl.train.optimizer import Optimizer
+from llmctl.train.peak import matmul_rate
 from llmctl.train.settings import TrainSettings
 
 _SHORT = 2e11  # FLOPs of one measured step: well under a second on a slow CPU, long enough to be typical
@@ -42,18 +43,6 @@ def seconds_a_token(shape: ModelConfig, context: int, settings: TrainSettings) -
         float(loss.total.detach())
         best = min(best, time.perf_counter() - begun)
     return best / (rows * context), "measured by three steps"
-
-
-def matmul_rate(precision: str, size: int = 1024) -> float:
-    """FLOP/s of a square matrix product on this machine."""
-    device = best_device()
-    a = torch.randn(size, size, device=device, dtype=compute_dtype(precision, device))
-    best = float("inf")
-    for _ in range(4):
-        begun = time.perf_counter()
-        float((a @ a)[0, 0])
-        best = min(best, time.perf_counter() - begun)
-    return 2 * size**3 / best
 
 
 def memory(shape: ModelConfig, rows: int, context: int, settings: TrainSettings) -> int:

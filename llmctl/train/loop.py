@@ -27,9 +27,11 @@ from llmctl.train.compiling import compiled
 from llmctl.train.device import autocast, compute_dtype
 from llmctl.train.loss import Loss
 from llmctl.train.optimizer import Optimizer
+from llmctl.train.peak import peak_rate
 from llmctl.train.schedule import rate_at
 from llmctl.train.settings import TrainSettings
 from llmctl.train.spikes import Watch
+from llmctl.train.trackers import Trackers
 from llmctl.workspace import Build
 
 _MAX_SKIPPED = 10  # steps in a row without a finite gradient, after which the run has no future
@@ -115,13 +117,17 @@ def train(
     title: str,
     hooks: Sequence[Hook] = (),
     state: Stateful | None = None,
+    flops_per_token: float = 0.0,
 ) -> Outcome:
     """Train `model` in place for `settings.steps` updates, from the newest checkpoint of `build` where it has one.
+
+    Where `flops_per_token` is given, the log has MFU: against the data sheet of a GPU, the measured rate of matrix
+    products of a CPU.
 
     Raises Interrupted, progress saved, on SIGINT or SIGTERM; UserError when the loss stays NaN.
     """
     distributed.join()
-    run = _Run(model, source, loss_fn, settings, build, console, title, list(hooks), state)
+    run = _Run(model, source, loss_fn, settings, build, console, title, list(hooks), state, flops_per_token)
     return run.go()
 
 
@@ -136,6 +142,7 @@ class _Run:
     title: str
     hooks: list[Hook]
     state: Stateful | None
+    flops_per_token: float
     at: _Progress = field(default_factory=_Progress)
     row: dict[str, Any] = field(default_factory=dict)
     losses: Watch = field(default_factory=Watch)
@@ -148,8 +155,11 @@ class _Run:
         )
         begin = self.restore()
         self.forward = compiled(self.model, self.source, self.settings)
+        self.peak = peak_rate(self.settings.precision) * distributed.size() if self.flops_per_token else 0.0
+        self.trackers = Trackers(self.trackers_wanted(), self.build.root, self.build.name)
         saved = time.monotonic()
         with (
+            self.trackers,
             _stop_signals() as stopped,
             _quiet_gc(),
             self.console.progress(self.title, self.settings.steps, "steps") as bar,
@@ -186,9 +196,10 @@ class _Run:
         self.row = {"step": step + 1, "loss": loss, "smooth_loss": self.at.smooth, **logs}
         self.row |= {"lr": rate * _shown_lr(self.settings), "grad_norm": norm, "tokens": self.at.tokens}
         self.row |= {"tokens_per_s": tokens / seconds, "wait_s": waited, "seconds": self.at.seconds}
+        self.row |= {"mfu": self.flops_per_token * tokens / seconds / self.peak} if self.peak else {}
         self.row |= {"skipped": self.at.skipped} if self.at.skipped else {}
         if (step + 1) % self.settings.log_every == 0 or step + 1 == self.settings.steps:
-            self.build.metrics.log(**self.row)
+            self.log(self.row)
         bar.advance(1, self.note(step + 1))
 
     def update(self, step: int, batches: Sequence[Batch]) -> tuple[float, float, dict[str, float]]:
@@ -252,7 +263,14 @@ class _Run:
                 found = hook.call(step, self.model)
                 if found:
                     self.row |= found
-                    self.build.metrics.log(step=step, **found)
+                    self.log({"step": step, **found})
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.build.metrics.log(**row)
+        self.trackers.log(int(row["step"]), row)
+
+    def trackers_wanted(self) -> Sequence[str]:
+        return () if distributed.rank() else self.settings.trackers
 
     def save(self, step: int) -> None:
         if distributed.rank():
@@ -297,7 +315,8 @@ class _Run:
     def note(self, step: int) -> str:
         rate = self.at.tokens / max(self.at.seconds, 1e-9)
         left = self.at.seconds / step * (self.settings.steps - step)
-        return f"loss {self.at.smooth or 0.0:.3f}  {rate:,.0f} tokens/s  {duration(left)} left"
+        mfu = f"  MFU {self.flops_per_token * rate / self.peak:.0%}" if self.peak else ""
+        return f"loss {self.at.smooth or 0.0:.3f}  {rate:,.0f} tokens/s{mfu}  {duration(left)} left"
 
     def outcome(self, begin: int) -> Outcome:
         at, loss = self.at, float("nan") if self.at.smooth is None else self.at.smooth

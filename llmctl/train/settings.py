@@ -69,3 +69,6 @@ class TrainSettings(Settings):
     """How many checkpoints stay on the disk while training."""
     log_every: Annotated[int, Field(ge=1), NoResult()] = 1
     """A row in `metrics.jsonl` every so many steps."""
+    trackers: Annotated[list[Literal["wandb", "tensorboard"]], NoResult()] = []
+    """Where the rows go besides: `wandb` and `tensorboard` (extras of the same names). TensorBoard's files are in the
+    workspace's folder `tensorboard/`."""

@@ -69,6 +69,11 @@ class Build:
         self._started = now()
 
     @property
+    def root(self) -> Path:
+        """The workspace's folder."""
+        return self._final.parent.parent
+
+    @property
     def scratch(self) -> Path:
         """A folder for progress that is not part of the artifact."""
         return self._folder("scratch")

@@ -258,6 +258,50 @@ def test_it_learns_and_logs(build, console):
         assert len(list(b.checkpoints.glob("step-*"))) == 2
 
 
+class FakeWandb:
+    """Its interface, as far as it is used; what it was told is in `rows`."""
+
+    def __init__(self) -> None:
+        self.rows, self.ended = {}, 0
+
+    def init(self, **options: Any) -> FakeWandb:
+        assert options["resume"] == "allow" and options["id"] == options["name"]
+        return self
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        self.rows.setdefault(step, {}).update(numbers)
+
+    def finish(self) -> None:
+        self.ended += 1
+
+
+def test_rows_go_to_the_trackers_that_are_asked_for(build, console, monkeypatch):
+    there = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", there)
+    hook = Hook(2, lambda step, model: {"seen": step, "text": "words"})
+    with build() as b:
+        train(
+            TinyModel(), RandomTokens(), lm_loss, settings(4, trackers=["wandb"]), build=b, console=console, title="t",
+            hooks=[hook], flops_per_token=1e6,
+        )  # fmt: skip
+        rows = b.metrics.rows()
+    assert sorted(there.rows) == [0, 1, 2, 3, 4] and there.ended == 1
+    assert there.rows[2]["seen"] == 2 and "text" not in there.rows[2]
+    measured = [row for row in rows if "mfu" in row]
+    assert [there.rows[r["step"]]["mfu"] for r in measured] == [r["mfu"] for r in measured] and len(measured) == 4
+    # Utilisation is speed times work over what the machine can do: the same quotient in every row.
+    peaks = [row["tokens_per_s"] * 1e6 / row["mfu"] for row in measured]
+    assert peaks == pytest.approx([peaks[0]] * 4) and peaks[0] > 1e9
+
+
+def test_a_tracker_that_is_not_installed_is_named(build, console, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"llmctl-toolkit\[wandb\]"), build() as b:
+        train(
+            TinyModel(), RandomTokens(), lm_loss, settings(2, trackers=["wandb"]), build=b, console=console, title="t"
+        )
+
+
 class Fixed(RandomTokens):
     fixed_shape = True
 
