@@ -22,6 +22,7 @@ from llmctl.crawl.cc_ledger import FAILED, PAGE, Capture, File, Ledger
 from llmctl.crawl.cc_source import Files, Query
 from llmctl.crawl.config import CrawlConfig
 from llmctl.crawl.fetch import Fetcher
+from llmctl.crawl.local import copy_record, members
 from llmctl.crawl.network import GuardedBackend
 from llmctl.errors import Interrupted, UserError
 from llmctl.formats.document import Damage, DamageList
@@ -188,13 +189,9 @@ class Downloader:
             self._ledger.commit()
 
         held = 0
-        with open(part, "rb") as f, self._console.progress("copy", None, "pages") as bar:
-            for record in records(part, file.path, damage, file.copied):
-                if record.end is None:
-                    archive.copy(record)
-                else:
-                    f.seek(record.offset)
-                    archive.add_member(f.read(record.end - record.offset))
+        with self._console.progress("copy", None, "pages") as bar:
+            for record, member in members(part, file.path, damage, file.copied):
+                copy_record(archive, record, member)
                 page = is_page(record)
                 file.pages, file.bytes = file.pages + page, file.bytes + page * len(record.block)
                 held += len(record.block)

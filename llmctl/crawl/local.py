@@ -1,4 +1,7 @@
-"""Sources on the disk: archives are copied record by record, everything else becomes `resource` records."""
+"""Sources on the disk: archives are copied record by record, everything else becomes `resource` records.
+
+A record that is a gzip member of its own is copied as it stands, compressed. The others are compressed anew.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +35,13 @@ def copy_local(
     with console.progress("copy", None, "pages") as bar:
         for source in sources:
             path = workspace.resolve(source, ("pages",), files=True).path
-            for item in _items(path, found):
-                if isinstance(item, Record):
-                    archive.copy(item)
-                    page, length = is_page(item), len(item.block)
-                else:
+            for item, member in _items(path, found):
+                if isinstance(item, Document):
                     archive.add_document(item)
                     page, length = True, len(item.text or item.html or "")
+                else:
+                    copy_record(archive, item, member)
+                    page, length = is_page(item), len(item.block)
                 pages, size, held = pages + page, size + page * length, held + length
                 bar.advance(page)
                 if held > _FLUSH:
@@ -48,16 +51,32 @@ def copy_local(
     return pages, size
 
 
-def _items(path: Path, damage: DamageList) -> Iterator[Record | Document]:
-    """The records of archives and the documents of everything else."""
+def copy_record(archive: Archive, record: Record, member: bytes) -> None:
+    """Put a record into `archive`: its own gzip member where it has one, and states a version that readers know."""
+    if member and record.version in ("WARC/1.0", "WARC/1.1"):
+        archive.add_member(member)
+    else:
+        archive.copy(record)
+
+
+def members(file: Path, name: str, damage: DamageList, start: int = 0) -> Iterator[tuple[Record, bytes]]:
+    """The whole records of an archive from byte `start` on, each with the gzip member that holds it alone, if any."""
+    with open(file, "rb") as f:
+        for record in records(file, name, damage, start):
+            f.seek(record.offset)
+            yield record, b"" if record.end is None else f.read(record.end - record.offset)
+
+
+def _items(path: Path, damage: DamageList) -> Iterator[tuple[Record | Document, bytes]]:
+    """The records of archives, with their gzip members, and the documents of everything else."""
     if str(path).startswith("hf:"):
-        yield from read_documents(path)
+        yield from ((document, b"") for document in read_documents(path))
         return
     for file, name, reader in document_files(path):
         try:
             if reader is read_warc:
-                yield from records(file, name, damage)
+                yield from members(file, name, damage)
             else:
-                yield from reader(file, name, damage)
+                yield from ((document, b"") for document in reader(file, name, damage))
         except OSError as e:
             damage.add(name, "", e.strerror or str(e))

@@ -8,6 +8,7 @@ prints such damage to stderr and hands on half a record as if it were whole.
 from __future__ import annotations
 
 import io
+import logging
 import mmap
 import re
 import zlib
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 from warcio.bufferedreaders import BufferedReader as _Inflating
 from warcio.bufferedreaders import ChunkedDataReader
@@ -28,6 +28,7 @@ from llmctl.formats.document import DamageList, Document
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 TEXT_TYPES = ("text/plain",)
+logging.getLogger("warcio").addHandler(logging.NullHandler())  # what is wrong is told here, not on stderr
 # A record larger than this is named and left out: nothing that is text comes near it, and it must fit into memory.
 MAX_RECORD = 256 << 20
 # A page may not unfold to more than this (a gzip bomb is 1000 times its size).
@@ -38,6 +39,7 @@ _GZIP = b"\x1f\x8b\x08"
 _LOOKS_HTML = re.compile(
     rb"^\s*(?:<!--.{0,500}?-->\s*|<\?xml[^>]{0,200}>\s*)?<(?:!doctype html|html|head|body)\b", re.I | re.S
 )
+_ROBOTS = re.compile(r"<?https?://[^/?#]*/robots\.txt(?:[?#>]|\Z)", re.I)
 _DUMP = re.compile(r"CC-MAIN-\d{4}-\d{2}")
 
 
@@ -45,13 +47,14 @@ _DUMP = re.compile(r"CC-MAIN-\d{4}-\d{2}")
 class Record:
     """One whole record: its WARC headers and its block, byte for byte.
 
-    `offset` is where its gzip member, or its first line, begins. `end` is where the member ends that holds this record
-    and no other; None in any other file.
+    `version` is its first line (`WARC/1.1`), empty in an ARC file. `offset` is where its gzip member begins, or the
+    record in a plain file. `end` is where the member ends that holds this record and no other, or None.
     """
 
     headers: Any
     block: bytes
     offset: int
+    version: str = ""
     end: int | None = None
 
     @property
@@ -197,7 +200,7 @@ def _plain_member(data: mmap.mmap, start: int) -> Record | None:
     if lengths != [str(len(rest) - 4)]:
         return None
     end = min(start + _CHUNK, len(data)) - len(inflate.unused_data)
-    return Record(StatusAndHeaders("", headers, protocol=version), rest[:-4], start, end)
+    return Record(StatusAndHeaders("", headers, protocol=version), rest[:-4], start, version, end)
 
 
 def one_record(data: bytes) -> Record:
@@ -253,7 +256,8 @@ def _parse(stream: Any, start: int, tell: Callable[[], int] | None) -> Iterator[
         # An ARC record may be followed by the next without a blank line between.
         if line.startswith(b"WARC/") and not b"WARC/".startswith(following[:5]):
             raise _Fault(at, "the record does not end where its Content-Length says")
-        yield Record(found.rec_headers, block, at)
+        version = line.strip().decode("latin-1") if found.format == "warc" else ""
+        yield Record(found.rec_headers, block, at, version)
         at, line = here, following
 
 
@@ -326,7 +330,7 @@ def _document(record: Record, name: str) -> Document | None:
         stated, payload = record.header("Content-Type"), record.block
     else:
         return None
-    if not payload.strip() or urlsplit(record.url).path == "/robots.txt":
+    if not payload.strip() or _ROBOTS.match(record.url):
         return None
     return _typed(record, stated, payload, name)
 
