@@ -30,6 +30,9 @@ def decode(data: bytes, declared: str | None = None) -> str:
     for bom, name in _BOMS:
         if data.startswith(bom):
             return data[len(bom) :].decode(name, "replace")
+    unmarked = _unmarked_utf16(data[:_PRESCAN])
+    if unmarked:
+        return data.decode(unmarked, "replace")
     named = [codec for codec in (known(declared), known(meta_charset(data))) if codec]
     if named and named[0].startswith(_SEVEN_BIT):
         return data.decode(named[0], "replace")
@@ -39,6 +42,16 @@ def decode(data: bytes, declared: str | None = None) -> str:
         except (UnicodeDecodeError, ValueError):
             continue
     return data.decode(_guess(data, named), "replace")
+
+
+def _unmarked_utf16(head: bytes) -> str | None:
+    """UTF-16 without its mark also decodes as UTF-8, to text with a NUL at every second place."""
+    even, odd = head[::2], head[1::2]
+    if even.count(0) * 10 <= len(even) and odd.count(0) * 10 > len(odd) * 9:
+        return "utf-16-le"
+    if odd.count(0) * 10 <= len(odd) and even.count(0) * 10 > len(even) * 9:
+        return "utf-16-be"
+    return None
 
 
 def known(label: str | None) -> str | None:

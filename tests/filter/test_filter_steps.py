@@ -16,23 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmctl.errors import UserError
-from llmctl.filter import html_text, pii
+from llmctl.filter import pii
 from llmctl.filter.config import (
-    ExtractSettings,
     FilterConfig,
     LanguageSettings,
     OwnSettings,
     PiiSettings,
     UrlSettings,
 )
-from llmctl.filter.extract import Extract
 from llmctl.filter.language import Language
 from llmctl.filter.own import Own
-from llmctl.filter.row import Row
 from llmctl.filter.steps import first_failure
 from llmctl.filter.tokens import TokenCounter
 from llmctl.filter.url import UrlFilter
-from llmctl.formats.document import Document
 
 # URL
 
@@ -156,57 +152,6 @@ def test_the_built_in_model_agrees_with_fasttext_on_real_sentences(data: Path) -
         texts = [r["text"] for r in map(json.loads, f) if len(r["text"]) > 100][::40]
     same = sum(verdict(ours, t) == verdict(theirs, t) for t in texts)
     assert len(texts) > 100 and same / len(texts) > 0.97
-
-
-# Extraction
-
-
-def test_extraction_finds_the_article_and_not_the_menu() -> None:
-    paragraphs = "".join(f"<p>{line}</p>" for line in PROSE.split("\n"))
-    page = f"<html><body><nav><a href=/>Home</a> <a href=/x>Shop</a></nav><article>{paragraphs}</article></body></html>"
-    step = Extract(ExtractSettings())
-    try:
-        found = Row(Document(id="x", html=page.encode(), url="https://a.com/"))
-        size = found.size
-        assert first_failure(step, found) is None
-        assert found.text == PROSE and found.size == len(PROSE.encode()) and size == len(page)
-        empty = first_failure(step, Row(Document(id="x", html=b"<html><script>x()</script></html>")))
-        assert empty is not None and empty.rule == "empty"
-        for hostile in (b"", b"\x00" * 100, b"<div>" * 100_000, b"<" * 100_000, "<p>\ud800".encode("utf-8", "replace")):
-            first_failure(step, Row(Document(id="x", html=hostile)))  # any verdict, but one, and then goes on
-        latin = Row(Document(id="x", html=page.replace("mill", "Mühle").encode("latin-1"), charset="iso-8859-1"))
-        assert first_failure(step, latin) is None and "Mühle" in latin.body
-    finally:
-        step.close()
-
-
-def test_a_page_too_large_or_too_slow_is_dropped_with_its_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Row(Document(id="x", html=b"<p>" + b"x" * 100))
-    failed = first_failure(Extract(ExtractSettings(max_bytes=50)), page)
-    assert failed and (failed.rule, failed.value, failed.threshold) == ("too_large", 103.0, 50)
-    step = Extract(ExtractSettings(seconds=0.2))
-    try:
-        slow = Row(Document(id="x", html=b"<table>" + b"<tr><td>x<p>y" * 100_000))
-        failed = first_failure(step, slow)
-        assert failed and failed.rule == "timeout"
-    finally:
-        step.close()
-
-
-def test_text_passes_extraction_and_html_can_be_taken_as_it_is() -> None:
-    step = Extract(ExtractSettings())
-    assert verdict(step, PROSE) == ""
-    assert verdict(step, " \n\u00a0") == "empty"
-    raw = Row(Document(id="x", html="<p>é".encode()))
-    assert first_failure(Extract(ExtractSettings(enabled=False)), raw) is None and raw.text == "<p>é"
-
-
-def test_extraction_is_the_same_however_often_a_page_was_seen() -> None:
-    paragraphs = "".join(f"<p>{line}</p>" for line in PROSE.split("\n"))
-    task = (f"<article>{paragraphs}</article>".encode(), None,
-            {"favor_precision": True, "include_comments": False, "deduplicate": False, "fast": False,
-             "include_tables": True})  # fmt: skip
-    assert len({html_text.extract(task) for _ in range(6)}) == 1
 
 
 # One's own
