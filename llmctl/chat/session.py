@@ -58,7 +58,7 @@ class Session:
         """
         tokenizer, room = self.speaker.tokenizer, self._room()
         if not self.speaker.chats:
-            ids = [tokenizer.eos_id, *tokenizer.encode(self.text)]  # what stands before every document in training
+            ids = [tokenizer.bos_id, *tokenizer.encode(self.text)]  # what stands before every document in training
             self.dropped = int(len(ids) > room)
             return ids[-room:]
         for at in range(0, max(1, len(self.messages)), 2):
@@ -75,7 +75,7 @@ class Session:
         """(id, text, trained on) of the whole dialogue as training would see it."""
         tokenizer = self.speaker.tokenizer
         if not self.speaker.chats:
-            ids, mask = [tokenizer.eos_id, *tokenizer.encode(self.text)], None
+            ids, mask = [tokenizer.bos_id, *tokenizer.encode(self.text)], None
         else:
             rendered = render([*self._system(), *self.messages], tokenizer)
             ids, mask = rendered.ids, rendered.mask

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from llmctl.chat.config import ChatConfig
-from llmctl.errors import UserError
 from llmctl.generate.engine import Engine
 from llmctl.generate.sampling import Sampling
 from llmctl.model.folder import load_model
+from llmctl.model.hub import local
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.tools.search import SearchIndex, read_library
 from llmctl.tools.toolbox import Toolbox
@@ -54,11 +54,7 @@ def load_speaker(workspace: Workspace, config: ChatConfig) -> Speaker:
 def model_source(workspace: Workspace, config: ChatConfig) -> Artifact | Foreign:
     """Where the model lies."""
     source = workspace.resolve(config.model, ["model"], files=True)
-    if isinstance(source, Foreign) and source.kind == "hub":
-        raise UserError(
-            "chat does not download models", config.model, "download it first, and give the path of its folder"
-        )
-    return source
+    return replace(source, path=local(source.path)) if isinstance(source, Foreign) else source
 
 
 def is_chat_model(source: Artifact | Foreign, has_chat_tokens: bool) -> bool:

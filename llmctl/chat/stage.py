@@ -8,10 +8,11 @@ from typing import Any
 from llmctl.chat.config import ChatConfig
 from llmctl.chat.oneshot import answers
 from llmctl.chat.save import write_rows
-from llmctl.chat.speaker import Speaker, load_speaker, model_source, read_config
+from llmctl.chat.speaker import Speaker, load_speaker, model_source
 from llmctl.console import Console
 from llmctl.errors import UserError
 from llmctl.model.config import ModelConfig
+from llmctl.model.folder import read_config
 from llmctl.workspace import Artifact, Workspace
 
 

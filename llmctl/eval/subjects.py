@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmctl.errors import UserError
 from llmctl.eval.lineage import Lineage, lineage
 from llmctl.model.config import ModelConfig
 from llmctl.model.folder import read_config
+from llmctl.model.hub import local
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.workspace import Artifact, Foreign, Workspace
 
@@ -55,11 +55,9 @@ def subjects(models: Sequence[str], workspace: Workspace) -> list[Subject]:
 
 
 def _subject(made: Artifact | Foreign, workspace: Workspace, taken: Sequence[str]) -> Subject:
-    if isinstance(made, Foreign) and made.kind == "hub":
-        raise UserError(
-            "models on the hub are not read yet", made.name, "download the model's folder and give its path"
-        )
-    name = made.name if isinstance(made, Artifact) else made.path.resolve().name or "model"
+    if isinstance(made, Foreign):
+        made = replace(made, path=local(made.path))
+    name = made.name.rpartition("/")[2] if made.name else made.path.resolve().name or "model"
     config = read_config(made.path)
     rewards = str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
     ancestors = lineage(workspace, [made]) if isinstance(made, Artifact) else Lineage()

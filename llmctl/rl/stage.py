@@ -13,6 +13,7 @@ from llmctl.console import Console
 from llmctl.generate.engine import Engine, ToolRunner
 from llmctl.model.config import ModelConfig
 from llmctl.model.folder import load_model, save_model
+from llmctl.model.hub import local
 from llmctl.rl.config import RlConfig
 from llmctl.rl.loss import PolicyLoss
 from llmctl.rl.measure import HeldOut, heldout_items
@@ -150,7 +151,7 @@ def card(config: RlConfig, found: dict[str, Any]) -> str:
 def plan(config: RlConfig, workspace: Workspace) -> list[tuple[str, str]]:
     """What a run would do. A roll-out costs 2 operations a weight and token, training on it 6; lengths at most."""
     source = workspace.resolve(config.model, ("model",), files=True)
-    file = source.path / "config.json"
+    file = local(source.path, weights=False) / "config.json"
     rows = [("model", config.model)]
     how, steps = config.rollouts, config.train.steps
     replies = how.prompts * how.group

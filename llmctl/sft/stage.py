@@ -11,6 +11,7 @@ from llmctl.generate.engine import Engine
 from llmctl.model.folder import load_model, save_model
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.model.transformer import Transformer
+from llmctl.model.vocabulary import with_chat_tokens
 from llmctl.sft.answers import Questions
 from llmctl.sft.config import SftConfig
 from llmctl.sft.data import Data, Rendered, load, rendered
@@ -43,7 +44,7 @@ class Job:
 
 def job(config: SftConfig, workspace: Workspace) -> Job:
     """Read, render and pack. UserError where nothing is left to train on."""
-    model, tokenizer = load_model(workspace.resolve(config.model, ("model",), files=True).path)
+    model, tokenizer = with_chat_tokens(*load_model(workspace.resolve(config.model, ("model",), files=True).path))
     length = config.context or model.config.context
     if length > model.config.context:
         raise UserError(

@@ -297,3 +297,15 @@ def test_bfloat16_weights_give_nearly_the_same(model: Transformer) -> None:
 def test_what_a_family_cannot_be_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=str(changes["family"])):
         ModelConfig(**({"context": 64} | BASE | changes))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_one_graph_for_the_compiler(family: str) -> None:
+    """Its choices are settled before the first token: nothing is asked while it runs, so no graph is broken."""
+    model = randomised(ModelConfig(**(BASE | SHAPES[family] | {"context": 64})))
+    x, targets = ids(2, 20), ids(2, 20)
+    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=False)
+    expected = model(x)
+    assert torch.equal(compiled(x), expected)
+    torch.nn.functional.cross_entropy(model.logits(compiled(x)).flatten(0, 1), targets.flatten()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -253,6 +253,26 @@ def test_rank_files_give_tiktokens_ids(data: Path, name: str, pattern: str, size
         assert ours.decode(ids) == text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["r50k_base", "p50k_base", "cl100k_base", "o200k_base"])
+def test_rank_files_give_the_ids_of_tiktoken_itself(data: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own patterns and special tokens, and its check that the file is the published one."""
+    tiktoken, load = pytest.importorskip("tiktoken"), pytest.importorskip("tiktoken.load")
+    public = pytest.importorskip("tiktoken_ext.openai_public")
+    path = data / "tokenizers" / f"{name}.tiktoken"
+    read = load.load_tiktoken_bpe
+    monkeypatch.setattr(public, "load_tiktoken_bpe", lambda url, expected_hash: read(str(path), expected_hash))
+    theirs, ours = tiktoken.Encoding(**getattr(public, name)()), Tokenizer.load(path)
+    assert ours.vocab_size == theirs.n_vocab
+    assert ours.specials == theirs._special_tokens
+    code = [p.read_text(encoding="utf-8") for p in sorted(Path(json.__file__).parent.glob("*.py"))]
+    texts = [TEXT, *noise(400), *multilingual(data), *code]
+    assert ours.encode_batch(texts) == theirs.encode_ordinary_batch(texts)
+    assert [ours.decode(ids) for ids in ours.encode_batch(texts)] == texts
+    marked = "a<|endoftext|> b"
+    assert ours.encode(marked, special=True) == theirs.encode(marked, allowed_special="all")
+
+
 def test_lacking_specials_go_behind_a_published_vocabulary(data: Path, tmp_path: Path) -> None:
     gpt2 = Tokenizer.load(data / "tokenizers/gpt2")
     chat = gpt2.with_specials()
