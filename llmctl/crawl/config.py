@@ -28,7 +28,8 @@ class ScopeSettings(Settings):
     sitemaps: bool = True
     """Read the sitemaps that robots.txt names. They reach pages that no link leads to."""
     max_queries: Annotated[int, Field(ge=0)] = 100
-    """How many different query strings of one path are followed. Calendars and sort orders have no end without it."""
+    """How many addresses are followed that differ only in their query string, in a date at the end of the path, or in
+    a session id inside it. Calendars and sort orders have no end without it."""
     strip_params: list[str] = ["utm_*", "gclid", "fbclid", "PHPSESSID", "jsessionid", "sessionid"]
     """Query parameters that do not change the page; they are cut off, so that it is fetched once."""
 

@@ -26,7 +26,7 @@ from llmctl.crawl.frontier import PAGE, Frontier, Job
 from llmctl.crawl.links import page_links, sitemap_links
 from llmctl.crawl.recrawl import CHANGED, NEW, UNCHANGED, Earlier, Known
 from llmctl.crawl.robots import Robots, fetch_robots
-from llmctl.crawl.urls import Scope, canonical, origin
+from llmctl.crawl.urls import Scope, canonical, family, origin
 from llmctl.formats.warc import HTML_TYPES, Record, content_type, http_response
 
 _LONGEST_WAIT = 600.0  # a server that asks to come back later than this is left alone
@@ -193,7 +193,10 @@ class Crawler:
     def _list(self, host: str) -> None:
         """Put a host on the list of those that may be asked, at the time it is ready, unless it is busy or there."""
         slot = self._slots.setdefault(host, Slot(self.config.politeness.delay))
-        if not slot.listed and slot.active < self.config.politeness.per_host:
+        most = self.config.politeness.per_host
+        if len(self._slots) > 1:  # however many a host may have, half of all requests are left to the others
+            most = min(most, max(1, self.config.concurrency // 2))
+        if not slot.listed and slot.active < most:
             slot.listed = True
             heapq.heappush(self._ready, (slot.ready, host))
 
@@ -302,11 +305,11 @@ class Crawler:
         refusal = self.scope.refusal(url, depth)
         if refusal:
             return refusal
-        path, mark, _ = url.partition("?")
         if self.frontier.find(url) is not None:
             return "known"
-        if mark and self.frontier.count_query(path) > self.config.scope.max_queries:
-            return "too many query strings of one path"
+        kin = family(url)
+        if kin and self.frontier.count_query(kin) > self.config.scope.max_queries:
+            return "too many of one kind"
         host = urlsplit(url).netloc
         self.frontier.add(url, host, "page", depth, hops)
         self._list_later_or_now(host)

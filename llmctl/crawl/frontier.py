@@ -11,11 +11,13 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmctl.crawl.robots import Robots
+from llmctl.errors import UserError
 
 QUEUED, TAKEN, PAGE = "queued", "taken", "page"
 
@@ -33,6 +35,17 @@ CREATE TABLE IF NOT EXISTS queries (path TEXT PRIMARY KEY, number INTEGER NOT NU
 CREATE TABLE IF NOT EXISTS digests (digest TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+
+
+@contextmanager
+def room_needed(path: Path) -> Iterator[None]:
+    """A disk that is full, or gone, is a UserError about `path`; a query that is wrong stays a defect."""
+    try:
+        yield
+    except sqlite3.OperationalError as e:
+        if not any(word in str(e) for word in ("full", "disk", "unable to open", "readonly")):
+            raise
+        raise UserError(f"cannot note the progress: {e}", str(path), "make room, then run it again") from e
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from llmctl.crawl.config import CrawlConfig
 from llmctl.crawl.crawler import Crawler
 from llmctl.crawl.demo import ADDRESS, Demo
 from llmctl.crawl.fetch import Fetcher
-from llmctl.crawl.frontier import PAGE, Frontier
+from llmctl.crawl.frontier import PAGE, Frontier, room_needed
 from llmctl.crawl.local import copy_local
 from llmctl.crawl.network import GuardedBackend, names_private
 from llmctl.crawl.recrawl import CHANGED, GONE, NEW, UNCHANGED, Earlier
@@ -143,6 +143,7 @@ def _live(config: CrawlConfig, workspace: Workspace, build: Build, console: Cons
     seeds = _seeds(config)
     scope = Scope(seeds, config.scope.hosts, config.scope.include, config.scope.exclude, config.scope.depth)
     with ExitStack() as stack:
+        stack.enter_context(room_needed(build.scratch))
         frontier = Frontier(build.scratch / "frontier.sqlite")
         stack.callback(frontier.close)
         earlier = _earlier(config, workspace, build, console, stack)

@@ -17,6 +17,9 @@ from llmctl.errors import UserError
 MAX_URL = 2000  # longer ones are traps or data; browsers and servers stop near here too
 # A path that repeats a segment this often is a relative link gone round in circles (/a/b/a/b/a/b/).
 _MAX_REPEATS = 3
+_DATE = re.compile(r"/\d{4}[-/]?(?:0?[1-9]|1[0-2])(?:[-/]?\d{1,2})?/?$")
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_SESSION = re.compile(rf"/(?:[0-9a-f]{{20,}}|{_UUID}|\((?:[A-Z]\(\w*\))+\))(?=/.)", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
 _UNRESERVED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
 _ESCAPE = re.compile(r"%([0-9a-fA-F]{2})")
@@ -93,6 +96,17 @@ def _dots(path: str) -> str:
 def _stripped(parameter: str, strip: tuple[str, ...]) -> bool:
     name = parameter.partition("=")[0].lower()
     return not parameter or any(fnmatchcase(name, pattern.lower()) for pattern in strip)
+
+
+def family(url: str) -> str:
+    """What `url` has in common with the endlessly many addresses of a trap; empty where it looks like none.
+
+    The path before a query string, in front of a date at the end (calendars), and around a session id (a long
+    hexadecimal or ASP.NET segment with more behind it; one at the end is an article's id).
+    """
+    path, query, _ = url.partition("?")
+    general = _DATE.sub("/*", _SESSION.sub("/*", path))
+    return general if query or general != path else ""
 
 
 def origin(url: str) -> str:

@@ -256,7 +256,7 @@ def _answer(connection: socket.socket, answers: dict[str, Any], context: ssl.SSL
             connection.recv(1)  # until the other side has had enough
         for piece in [answer] if isinstance(answer, bytes) else answer or []:
             connection.sendall(piece)
-    except (OSError, IndexError):
+    except (OSError, IndexError, ValueError):
         pass
     finally:
         connection.close()

@@ -20,9 +20,8 @@ def by_warcio(path: Path) -> list[Seen]:
     with open(path, "rb") as f:
         for record in ArchiveIterator(f, check_digests="raise"):
             head = record.rec_headers
-            assert head.get_header("WARC-Block-Digest"), head
             named = [head.get_header(name) or "" for name in ("WARC-Record-ID", "WARC-Target-URI")]
-            found.append((record.rec_type, *named, record.content_stream().read()))
+            found.append((record.rec_type, *named, record.raw_stream.read()))
     return found
 
 
@@ -34,7 +33,7 @@ def by_fastwarc(path: Path) -> list[Seen]:
     with open(path, "rb") as f:
         for record in fastwarc.ArchiveIterator(f, parse_http=False):
             record.freeze()
-            assert record.verify_block_digest(), record.headers
+            assert record.verify_block_digest() or "WARC-Block-Digest" not in record.headers, record.headers
             if record.is_http:
                 record.parse_http()
             if record.record_type != kinds.revisit and "WARC-Payload-Digest" in record.headers:
@@ -63,6 +62,7 @@ def check(folder: Path) -> list[Seen]:
         assert records == by_fastwarc(path)
         written = members(path)
         assert len(written) == len(records) and all(m.startswith(b"WARC/1.1\r\n") for m in written)
+        assert all(b"\r\nWARC-Block-Digest: sha1:" in m for m in written)
         assert records[0][0] == "warcinfo" and all(r[0] != "warcinfo" for r in records[1:])
         found += records
     ids = [id for _, id, _, _ in found]
@@ -130,7 +130,8 @@ def test_odd_answers(site: Any, crawl: Any, Reply: Any, links: Any) -> None:
 def test_a_status_line_without_a_reason_or_with_an_odd_one(crawl: Any, raw: Any) -> None:
     base = raw(
         {
-            "/": b"HTTP/1.1 200\r\nContent-Type: text/html\r\nContent-Length: 37\r\n\r\n<a href=/odd>x</a><a href=/old>y</a> ",
+            "/": b"HTTP/1.1 200\r\nContent-Type: text/html\r\nContent-Length: 36\r\n\r\n"
+            b"<a href=/odd>x</a><a href=/old>y</a>",
             "/odd": b"HTTP/1.1 200 \xdcbel & gut\r\nContent-Type: text/html\r\nContent-Length: 1\r\n\r\nx",
             "/old": b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\nX-A: 1\r\n folded\r\n\r\nuntil it closes",
         }
@@ -140,16 +141,17 @@ def test_a_status_line_without_a_reason_or_with_an_odd_one(crawl: Any, raw: Any)
     assert payload["/odd"] == b"x" and payload["/old"] == b"until it closes"
 
 
-def test_copied_archives_read_back(data: Path, crawl: Any) -> None:
-    """Records of other programs, as far as their own digests are right."""
-    source = data / "web" / "warc" / "chatnoir-resiliparse__warcfile.warc.gz"
+@pytest.mark.parametrize("name", ["chatnoir-resiliparse__warcfile.warc.gz", "warcio__example.warc"])
+def test_copied_archives_read_back(data: Path, crawl: Any, name: str) -> None:
+    """Records of other programs, compressed and plain: nothing is added to what they say but a block digest."""
+    source = data / "web" / "warc" / name
     crawl(str(source))
     path = next(crawl.artifact.path.glob("*.warc.gz"))
-    assert len(members(path)) == len(by_warcio(path)) == len(by_fastwarc(path)) > 50
+    assert by_warcio(path) == by_fastwarc(path) and len(by_warcio(path)) == len(members(path)) > 6
     with open(source, "rb") as f:
         before = [(r.rec_type, dict(r.rec_headers.headers), r.content_stream().read()) for r in ArchiveIterator(f)]
-    copied = [(r.rec_type, dict(r.rec_headers.headers), r.body) for r in crawl.records()]
-    for (_, ours, _), (_, theirs, _) in zip(copied[1:], before, strict=True):
-        if "WARC-Block-Digest" not in theirs:
-            del ours["WARC-Block-Digest"]
-    assert copied[1:] == before  # behind our own warcinfo; no other header is added to what they say
+    copied = [(r.rec_type, dict(r.rec_headers.headers), r.body) for r in crawl.records()][1:]  # behind our warcinfo
+    for (_, ours, _), (_, theirs, _) in zip(copied, before, strict=True):
+        ours.pop("WARC-Block-Digest", "")
+        theirs.pop("WARC-Block-Digest", "")
+    assert copied == before
