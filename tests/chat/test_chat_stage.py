@@ -85,7 +85,7 @@ def test_mistakes_are_said_in_one_line(workspace: Workspace, console: Console) -
         (lambda: answer(workspace, config(), "  \n"), "nothing to answer"),
         (lambda: answer(workspace, config(model="judge"), "a"), "reward model"),
         (lambda: answer(workspace, config(model="tinny"), "a"), "did you mean 'tiny'"),
-        (lambda: answer(workspace, config(model="hf:org/name"), "a"), "download"),
+        (lambda: answer(workspace, config(model="hf:org/name"), "a"), "not in the cache"),
         (lambda: answer(workspace, config(), "long " * 200), "context"),
         (lambda: stage.run(config(), workspace, console), "no prompts"),
         (lambda: serve_model(workspace, config(), console), "no server yet"),

@@ -53,5 +53,5 @@ def test_folders_from_elsewhere_have_a_column_of_their_own(shelf, workspace: Wor
     (away / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json: damaged"):
         subjects([str(away)], workspace)
-    with pytest.raises(UserError, match="download the model's folder"):
+    with pytest.raises(UserError, match="not in the cache"):
         subjects(["hf:org/name"], workspace)
