@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from llmctl.filter.config import C4Settings
 from llmctl.filter.row import Row, Rule
-from llmctl.filter.words import sentences
+from llmctl.filter.words import count_sentences, numbered, remember_count
 
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 _LOREM, _SCRIPT = "lorem ipsum", "javascript"
@@ -48,19 +48,26 @@ class C4:
         for rule, number in (("lorem_ipsum", lorem), ("curly_bracket", bracket)):
             if number:
                 row.details[rule] = f"line {number}"
-        row.text = "\n".join(kept).strip()
-        return [lorem or float("nan"), bracket or float("nan"), sum(map(sentences, kept))]
+        found = numbered(row.body)
+        classes = [found.line_classes(*line) for line in kept]
+        row.text = "\n".join(line for line, _, _ in kept).strip()
+        remember_count(row.text, classes)
+        return [lorem or float("nan"), bracket or float("nan"), count_sentences(classes)]
 
     def clean(self, text: str) -> str:
         """The text as the step leaves it."""
-        return "\n".join(self._lines(text)[0]).strip()
+        return "\n".join(line for line, _, _ in self._lines(text)[0]).strip()
 
-    def _lines(self, text: str) -> tuple[list[str], int, int]:
-        """(the lines that stay, the first line with filler text, that with a bracket); 0 where there is none."""
-        kept: list[str] = []
-        lorem = bracket = 0
+    def _lines(self, text: str) -> tuple[list[tuple[str, list[str], int]], int, int]:
+        """(the lines that stay, the first line with filler text, that with a bracket); 0 where there is none. With each
+        line its chunks as they were, and how many the text has up to the line's end.
+        """
+        kept: list[tuple[str, list[str], int]] = []
+        lorem = bracket = last = 0
         for number, raw in enumerate(text.splitlines(), 1):
-            line = self._form(raw.strip())
+            chunks = raw.split()
+            last += len(chunks)
+            line = self._form(raw.strip(), chunks)
             if line is None:
                 continue
             lower = line.lower()
@@ -72,19 +79,19 @@ class C4:
                 bracket = number
             if self.settings.policy and any(phrase in lower for phrase in _POLICY):
                 continue
-            kept.append(line)
+            kept.append((line, chunks, last))
         return kept, lorem, bracket
 
-    def _form(self, line: str) -> str | None:
+    def _form(self, line: str, chunks: list[str]) -> str | None:
         """The line without citations, or None where its form drops it. Its words are counted before they are taken
         out.
         """
-        limit, parts = self.settings, line.split()
-        if limit.max_word_length is not None and len(line) > limit.max_word_length:
-            if max(map(len, parts)) > limit.max_word_length:
-                return None
+        limit = self.settings
+        longest = limit.max_word_length
+        if longest is not None and len(line) > longest and max(map(len, chunks)) > longest:
+            return None
         if limit.citations and "[" in line:
             line = _CITATION.sub("", line)
         if limit.terminal_punctuation and (not line.endswith(_ENDS) or line.endswith("...")):
             return None
-        return line if len(parts) >= limit.min_line_words else None
+        return line if len(chunks) >= limit.min_line_words else None

@@ -8,7 +8,7 @@ from llmctl.filter.characters import TERMINAL_PUNCTUATION
 from llmctl.filter.config import FineWebQualitySettings
 from llmctl.filter.gopher_repetition import duplicates
 from llmctl.filter.row import Row, Rule
-from llmctl.filter.words import numbered
+from llmctl.filter.words import count
 
 _ENDS = frozenset(TERMINAL_PUNCTUATION)
 
@@ -40,5 +40,5 @@ class FineWebQuality:
             sum(line[-1] in _ENDS for line in lines) / len(lines),
             sum(len(line) <= self.settings.short_line_length for line in lines) / len(lines),
             duplicates(lines)[1] / (len(text) - breaks),
-            breaks / max(len(numbered(text)), 1),
+            breaks / max(count(text), 1),
         ]

@@ -3,15 +3,14 @@
 Three details decide close cases and are kept: characters are counted against the length of the whole text; the first
 occurrence of something never counts as repeated; a most frequent n-gram counts even where it occurs once.
 
-Lines are compared as they are. N-grams are compared as numbers: the most frequent by those of their words, the repeated
-by a hash of their characters, because datatrove joins their words without a space, so that "can not" and "cannot" are
-the same to it. The hash is a polynomial modulo 2^64, so two different runs of words are taken for the same about once
-in 2^64 pairs; a text could only be made to collide on purpose, and would gain nothing but to be dropped.
+Lines are compared as they are, n-grams by hashes of 64 bits: the most frequent by the numbers of their words; the
+repeated by a polynomial over their characters, because datatrove joins their words without a space, so that "can not"
+and "cannot" are the same to it. Two different n-grams are taken for the same about once in 2^64 pairs; a text could
+only be made to collide on purpose, and would gain nothing by it but to be dropped.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -21,8 +20,6 @@ from llmctl.filter.config import GopherRepetitionSettings
 from llmctl.filter.row import Row, Rule
 from llmctl.filter.words import Words, numbered
 
-_PARAGRAPHS = re.compile(r"\n{2,}")
-_LINES = re.compile(r"\n+")
 _MEASURES = (
     *(f"dup_{unit}_{share}" for unit in ("para", "line") for share in ("frac", "char_frac")),
     *(f"top_{n}_gram" for n in (2, 3, 4)),
@@ -32,6 +29,8 @@ _MEASURES = (
 # Any odd number has an inverse modulo 2^64; one without a pattern spreads the characters over all bits.
 _BASE = 0x9E3779B97F4A7C15
 _KEPT_POWERS = 1 << 18
+# Up to so many, comparing with each is faster than searching among them.
+_FEW = 16
 
 
 class GopherRepetition:
@@ -50,14 +49,24 @@ class GopherRepetition:
         if not size:
             return [1.0, *[float("nan")] * len(_MEASURES)]
         values = [0.0]
-        # Only the paragraphs are those of the stripped text: a newline at the end adds an empty line below.
-        for parts in (_PARAGRAPHS.split(text.strip()), _LINES.split(text)):
+        for parts in (paragraphs(text), lines(text)):
             count, characters = duplicates(parts)
             values += [count / len(parts), characters / size]
         found = numbered(text)
         values += [characters / size for characters in top_ngrams(found)]
         values += [characters / size for characters in repeated_ngrams(found)]
         return values
+
+
+def paragraphs(text: str) -> list[str]:
+    r"""The stripped text cut at `\n{2,}`."""
+    return [part for part in (x.lstrip("\n") for x in text.strip().split("\n\n")) if part] or [""]
+
+
+def lines(text: str) -> list[str]:
+    r"""The text cut at `\n+`. It is not stripped: line breaks at an end add an empty line there."""
+    found = [part for part in text.split("\n") if part]
+    return [""] * text.startswith("\n") + found + [""] * (text.endswith("\n") or not text)
 
 
 def duplicates(parts: Sequence[str]) -> tuple[int, int]:
@@ -73,33 +82,27 @@ def top_ngrams(found: Words) -> list[int]:
     """Characters of the most frequent 2-, 3- and 4-gram, its spaces counted, times how often it occurs; the first of
     equals.
     """
-    numbers, ends = found.numbers, _ends(found)
-    pairs = _pairs(numbers[:-1], numbers[1:])
-    ordered = np.sort(pairs)
-    # Any number will do that two pairs share only if they are equal.
-    ranks = np.searchsorted(ordered, pairs)
-    triples = _pairs(ranks[:-1], numbers[2:])
-    fours = _pairs(ranks[:-2], ranks[2:])
-    return [
-        _top(pairs, ordered, 2, ends),
-        _top(triples, np.sort(triples), 3, ends),
-        _top(fours, np.sort(fours), 4, ends),
-    ]
+    numbers, ends = found.numbers.astype(np.uint64), found.ends
+    pairs = numbers[:-1] << np.uint64(32) | numbers[1:]
+    triples = pairs[:-1] * np.uint64(_BASE) + numbers[2:]
+    fours = pairs[:-2] * np.uint64(_BASE) + pairs[2:]
+    return [_top(grams, n, ends) for n, grams in ((2, pairs), (3, triples), (4, fours))]
 
 
-def _top(keys: np.ndarray, ordered: np.ndarray, n: int, ends: np.ndarray) -> int:
-    if not len(keys):
+def _top(grams: np.ndarray, n: int, ends: np.ndarray) -> int:
+    if not len(grams):
         return 0
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1], [True])))
-    counts = np.diff(starts)
+    ordered = np.sort(grams)
+    starts = np.concatenate(([True], ordered[1:] != ordered[:-1], [True])).nonzero()[0]
+    counts = starts[1:] - starts[:-1]
     count = int(counts.max())
-    at = 0 if count == 1 else int(_among(keys, ordered[starts[:-1][counts == count]]).argmax())
+    at = 0 if count == 1 else int(_among(grams, ordered[starts[:-1][counts == count]]).argmax())
     return int(ends[at + n] - ends[at] + n - 1) * count
 
 
 def repeated_ngrams(found: Words, sizes: Sequence[int] = range(5, 11)) -> list[int]:
     """Characters, spaces not counted, in n-grams that occurred before, for each n; those counted do not overlap."""
-    ends = _ends(found)
+    ends = found.ends
     codes = np.frombuffer("".join(found.text.split()).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     powers, inverses = _powers(len(codes))
     # No character may count as nothing, not even NUL.
@@ -129,18 +132,10 @@ def _repeated(hashes: np.ndarray, n: int, ends: np.ndarray) -> int:
     return characters
 
 
-def _ends(found: Words) -> np.ndarray:
-    """Characters, spaces not counted, before each word and at last of all: shape (words + 1,)."""
-    return np.concatenate(([0], np.cumsum(found.lengths)))
-
-
-def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Two numbers below 2^31 as one."""
-    return first << 32 | second
-
-
 def _among(keys: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     """Which keys are among some others, which are in order and not none."""
+    if len(ordered) <= _FEW:
+        return (keys == ordered[:, None]).any(axis=0)
     return ordered[np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)] == keys
 
 

@@ -21,7 +21,7 @@ _CONTRACTIONS = (
     ("not", "'ve"),
 )
 # Those that would be other words.
-_WORDS = "Ill ill Its its Hell hell Shell shell Shed shed were Were Well well Whore whore".split()
+_WORDS = "Ill ill Its its Hell hell Shell shell Shed shed were Were Well well Whore whore"
 
 _SPLIT = "y'+all y+all how+'d+'y How+'d+'y can+not Can+not gon+na Gon+na got+ta Got+ta let+'s Let+'s c'm+on C'm+on"
 # With and without the apostrophe.
@@ -45,7 +45,7 @@ _WHOLE = r"""
 def exceptions() -> dict[str, tuple[str, ...]]:
     """String to its words; the words of a string, joined, are the string."""
     found = {"".join(parts): parts for parts in _all()}
-    for word in _WORDS:
+    for word in _WORDS.split():
         found.pop(word, None)
     typographic = [tuple(part.replace("'", "’") for part in parts) for parts in found.values()]
     return found | {"".join(parts): parts for parts in typographic}

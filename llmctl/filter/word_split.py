@@ -25,8 +25,10 @@ Known = Mapping[str, tuple[str, ...]]
 
 _KNOWN: Known = exceptions()
 _LONGEST_KNOWN = max(map(len, _KNOWN))
+# Longer strings are not copied for a look, which would take the square of their length.
+_SHORT = 64
 # White space that is more than the one space between two words is a word of its own to spaCy.
-_GAP = re.compile(r"(\s{2,}|[^\S ])")
+GAP = re.compile(r"(\s{2,}|[^\S ])")
 
 
 def chunk_words(chunk: str) -> tuple[tuple[str, ...], bool]:
@@ -44,18 +46,18 @@ def chunk_words(chunk: str) -> tuple[tuple[str, ...], bool]:
 def text_words(text: str) -> list[str]:
     """The words of a text, its white space among them where spaCy has a token for it."""
     found: list[str] = []
-    for at, piece in enumerate(_GAP.split(text)):
+    for at, piece in enumerate(GAP.split(text)):
         if at % 2 == 1:
             # One space belongs to the word before it.
             gap = piece[1:] if piece[0] == " " and found else piece
             found.append(gap)
         elif piece:
-            found += _piece_words(piece)
+            found += piece_words(piece)
     return found
 
 
-def _piece_words(piece: str) -> list[str]:
-    """The words of chunks with one space between each."""
+def piece_words(piece: str) -> list[str]:
+    """The words of a text without gaps: of chunks with one space between each."""
     words: list[str] = []
     gaps: set[int] = set()
     if piece[0] == " ":  # only at the beginning of a text
@@ -71,7 +73,7 @@ def _split(chunk: str, known: Known = _KNOWN) -> list[str]:
     front: list[str] = []
     back: list[str] = []
     start, end = 0, len(chunk)
-    while start < end and not _is_in(known, chunk, start, end):
+    while start < end and not _is_settled(known, chunk, start, end):
         prefix = PREFIX.match(chunk, start, end)
         cut = prefix.end() if prefix else start
         if prefix and _is_in(known, chunk, cut, end):
@@ -94,6 +96,14 @@ def _split(chunk: str, known: Known = _KNOWN) -> list[str]:
     return front + back[::-1]
 
 
+def _is_settled(known: Known, chunk: str, start: int, end: int) -> bool:
+    """Whether nothing comes off: known by heart, or letters alone (most of what is left, and quickly seen)."""
+    if end - start > _SHORT:
+        return False
+    rest = chunk[start:end]
+    return rest in known or (rest.isascii() and rest.isalpha())
+
+
 def _is_in(known: Known, chunk: str, start: int, end: int) -> bool:
     return 0 < end - start <= _LONGEST_KNOWN and chunk[start:end] in known
 
@@ -114,7 +124,9 @@ def _middle(rest: str, known: Known) -> Sequence[str]:
     """What is left between front and end: known, an address, or split by infixes."""
     if rest in known:
         return known[rest]
-    if _is_address(rest):
+    if rest.isascii() and rest.isalnum():
+        return (rest,)
+    if "." in rest and _is_address(rest):
         return (rest,)
     words: list[str] = []
     start = 0
@@ -157,9 +169,9 @@ def _spans(words: Sequence[str], gaps: Set[int] = frozenset()) -> list[tuple[int
     for size, at in sorted(found):
         end = at - size
         known = tuple(words[at:end])
-        if at not in taken and end - 1 not in taken and gaps.isdisjoint(range(at + 1, end)):
-            if _KNOWN["".join(known)] != known:
-                spans.append((at, end))
+        free = at not in taken and end - 1 not in taken and gaps.isdisjoint(range(at + 1, end))
+        if free and _KNOWN["".join(known)] != known:
+            spans.append((at, end))
         taken.update(range(at, end))
     return sorted(spans)
 

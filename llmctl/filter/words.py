@@ -4,8 +4,8 @@ FineWeb counts the tokens of spaCy's blank English tokenizer (`llmctl.filter.wor
 marks are words of their own, contractions are split ("do" "n't"), numbers, addresses and abbreviations are not.
 
 A text is cut at white space and each chunk is looked up before it is split: texts repeat their chunks, so that nearly
-all the work is a look-up in a dictionary. A chunk's words are numbers there, and what a rule asks of a word (its length,
-whether it has a letter) is asked once and lies in a table by that number.
+all the work is a look-up in a dictionary. A chunk's words are numbers there, and what a rule asks of a word (its
+length, whether it has a letter) is asked once and lies in a table by that number.
 
 The dictionary lives as long as the process and is bounded: full, it becomes the one before, which is still looked into
 for the chunks that come again, and the one before that is dropped.
@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain
+from itertools import accumulate, chain
 
 import numpy as np
 
 from llmctl.filter.characters import PUNCTUATION_SET, SENTENCE_ENDS
-from llmctl.filter.word_split import chunk_words, text_words
+from llmctl.filter.word_split import GAP, chunk_words, piece_words, text_words
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """MassiveText's, in lower case."""
@@ -58,26 +59,12 @@ class _Chunks(dict[str, tuple[int, ...]]):
         return numbers
 
 
-class _Classes(dict[str, bytes]):
-    """Chunk to what its words are to the sentencizer, a byte each."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
-
-    def __missing__(self, chunk: str) -> bytes:
-        classes = bytes(map(self.vocabulary.classes.__getitem__, self.vocabulary.chunks[chunk]))
-        if len(chunk) <= _CACHED_LENGTH:
-            self[chunk] = classes
-        return classes
-
-
 class Vocabulary:
     """The words met so far, by number."""
 
     def __init__(self, before: Vocabulary | None = None) -> None:
         self.words = [""]
         self.chunks = _Chunks(self)
-        self.chunk_classes = _Classes(self)
         self.classes = bytearray([_MARKED])
         self.characters = 0
         self._numbers = {"": _MARK}
@@ -118,11 +105,22 @@ class Vocabulary:
             self.classes.append(_class(word))
         return number
 
-    def numbers(self, text: str) -> np.ndarray:
-        """The words of a text: shape (words,) int64."""
-        numbers = np.array(list(chain.from_iterable(map(self.chunks.__getitem__, text.split()))), dtype=np.int64)
-        if not numbers.all():
-            numbers = np.array([self.number(word) for word in text_words(text) if not word.isspace()], dtype=np.int64)
+    def numbers(self, text: str) -> tuple[np.ndarray, list[int]]:
+        """The words of a text, shape (words,) int64, and how many of them end with each chunk, from 0 for none; empty
+        where the words are not simply those of the chunks.
+        """
+        found = list(map(self.chunks.__getitem__, text.split()))
+        numbers = list(chain.from_iterable(found))
+        ends = list(accumulate(map(len, found), initial=0))
+        if _MARK in numbers:
+            numbers, ends = [n for piece in GAP.split(text)[::2] for n in self._of_piece(piece)], []
+        return np.array(numbers, dtype=np.int64), ends
+
+    def _of_piece(self, piece: str) -> list[int]:
+        """The words of chunks with one space between each, which only here can change one another."""
+        numbers = [n for chunk in piece.split() for n in self.chunks[chunk]]
+        if _MARK in numbers:
+            numbers = [self.number(word) for word in piece_words(piece) if word != " "]
         return numbers
 
     def tables(self) -> np.ndarray:
@@ -153,6 +151,7 @@ class Words:
 
     text: str
     numbers: np.ndarray
+    chunk_ends: list[int]
     vocabulary: Vocabulary
 
     def __len__(self) -> int:
@@ -168,6 +167,23 @@ class Words:
         """Bits WORDY, LETTER, and one a stop word: shape (words,) int64."""
         return self.vocabulary.tables()[1][self.numbers]
 
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Characters, white space not counted, before each word and at last of all: shape (words + 1,) int64."""
+        return np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(self.lengths)))
+
+    @cached_property
+    def _classes(self) -> bytes:
+        return np.frombuffer(self.vocabulary.classes, dtype=np.uint8)[self.numbers].tobytes()
+
+    def line_classes(self, line: str, chunks: Sequence[str], last: int) -> bytes:
+        """`classes` of a line of the text whose chunks, the `last` of the text behind them, were `chunks` before
+        anything was taken out of the line.
+        """
+        if self.chunk_ends and " ".join(chunks) == line:
+            return self._classes[self.chunk_ends[last - len(chunks)] : self.chunk_ends[last]]
+        return classes(line)
+
 
 _vocabulary = Vocabulary()
 
@@ -179,42 +195,61 @@ def _current() -> Vocabulary:
     return _vocabulary
 
 
-# Repetition, quality and FineWeb's rules ask for the same text one after the other.
-@lru_cache(maxsize=2)
+# Repetition, quality and the rules of the lines ask for the same text one after the other.
+@lru_cache(maxsize=1)
 def numbered(text: str) -> Words:
     """The words of `text` as numbers."""
     vocabulary = _current()
-    return Words(text, vocabulary.numbers(text), vocabulary)
+    return Words(text, *vocabulary.numbers(text), vocabulary)
 
 
 def words(text: str) -> list[str]:
     """The words of `text`, punctuation marks among them, white space not."""
     vocabulary = _current()
-    return list(map(vocabulary.words.__getitem__, vocabulary.numbers(text).tolist()))
+    return list(map(vocabulary.words.__getitem__, vocabulary.numbers(text)[0].tolist()))
+
+
+def classes(text: str) -> bytes:
+    """What the words of `text` are to spaCy's sentencizer, a byte each: `e` ends a sentence, `p` is only punctuation,
+    `s` is white space (more than the one space between two words is a word too), `w` any other.
+    """
+    vocabulary = _current()
+    # Only at the beginning of a text is a single space a word.
+    parts = _WHITE_SPACE.split(" " + text if text[:1] == " " else text)
+    found = b"".join(
+        (b"" if part == " " else b"s") if at % 2 else bytes(vocabulary.classes[n] for n in vocabulary.chunks[part])
+        for at, part in enumerate(parts)
+        if part
+    )
+    if _MARKED in found:
+        return bytes(b"s"[0] if word.isspace() else _class(word) for word in text_words(text))
+    return found
+
+
+def count_sentences(lines: Iterable[bytes]) -> int:
+    """The sentences of some lines, by their `classes`: a new one begins at the first word behind a sentence end that is
+    not itself only punctuation (so a closing quotation mark still belongs to the old one). A sentence of nothing but
+    white space is none.
+    """
+    kept = [line for line in (line.rstrip(b"s") for line in lines) if line]
+    return len(kept) + len(_NEXT_SENTENCE.findall(b"\n".join(kept)))
 
 
 def sentences(text: str) -> int:
-    """How many sentences `text` has, by spaCy's sentencizer: a new one begins at the first word behind a sentence end
-    that is not itself only punctuation (so a closing quotation mark still belongs to the old one).
-
-    More white space than one space between two words is a word too; a sentence of nothing else is none.
-    """
-    chunks = text.split()
-    found = _current().chunk_classes
-    if " ".join(chunks) == text:
-        classes = b"".join(map(found.__getitem__, chunks))
-    else:
-        classes = b"".join(_classes_with_gaps(text, found))
-    if _MARKED in classes:
-        classes = bytes(b"s"[0] if word.isspace() else _class(word) for word in text_words(text))
-    classes = classes.rstrip(b"s")
-    return 1 + len(_NEXT_SENTENCE.findall(classes)) if classes else 0
+    """How many sentences `text` has."""
+    return count_sentences([classes(text)])
 
 
-def _classes_with_gaps(text: str, found: _Classes) -> list[bytes]:
-    parts = _WHITE_SPACE.split(text)
-    # Only at the beginning of a text is a single space a word.
-    first = [b"s"] if not parts[0] else []
-    gaps = [b"" if gap == " " else b"s" for gap in parts[1::2]]
-    classes = [found[chunk] if chunk else b"" for chunk in parts[::2]]
-    return first + [item for pair in zip(classes, [*gaps, b""], strict=True) for item in pair]
+_counted: dict[str, int] = {}
+
+
+def remember_count(text: str, lines: Iterable[bytes]) -> None:
+    """Spares `count` the counting of the next text, whose lines are known by their `classes`."""
+    _counted.clear()
+    _counted[text] = sum(len(line) - line.count(b"s") for line in lines)
+
+
+def count(text: str) -> int:
+    """How many words `text` has."""
+    known = _counted.get(text)
+    return len(numbered(text)) if known is None else known
