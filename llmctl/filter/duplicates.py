@@ -1,8 +1,8 @@
 """The second pass, over the fingerprints of all shards: which documents go because an earlier one says the same.
 
-Memory: 9 bytes a document while links are joined (its parent in the union-find, and whether it is gone), and 13 and 8 a
-cluster while the removals are written. The keys are sorted on disk (`bands`), and the removals lie there (`removals`).
-Disk, for a while: 24 bytes a document and bucket, and the signatures of the documents that others are similar to.
+Memory: 13 bytes a document (its parent in the union-find, whether it is gone, the size of its cluster) and 8 a cluster,
+besides 0.3 GB at most for sorting and reading. Everything else is on disk: the keys are sorted there (`bands`), 24 bytes
+a document and bucket for a while, and the removals stay there (`removals`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def find_duplicates(shards: Sequence[Path], config: FilterConfig, scratch: Path,
     gone = np.zeros(corpus.size, dtype=bool)
     if config.exact.enabled:
         first = _clusters(corpus.digests(), Bands(scratch / "bands", 1, corpus.size, memory), corpus.size)
-        gone = first != np.arange(corpus.size)
+        gone = np.concatenate([part != np.arange(at, at + len(part)) for at, part in _parts(first)] or [gone])
         _Notes(corpus, first, scratch).write(RemovalsWriter(removals.folder, "exact"), compare=False)
         del first
     if config.minhash.enabled:
@@ -55,6 +55,12 @@ def _clusters(keyed: Keyed, bands: Bands, size: int) -> np.ndarray:
     for leaders, members in bands.links():
         clusters.link(leaders, members)
     return clusters.firsts()
+
+
+def _parts(of_documents: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """An array a part at a time, each with where it begins: what is worked out from a part takes little memory."""
+    for at in range(0, len(of_documents), _ROWS):
+        yield at, of_documents[at : at + _ROWS]
 
 
 class _Corpus:
@@ -104,8 +110,8 @@ class _Notes:
     def __init__(self, corpus: _Corpus, first: np.ndarray, scratch: Path) -> None:
         self.corpus, self.first, self.scratch = corpus, first, scratch
         self.sizes = np.zeros(corpus.size, dtype=np.uint32)
-        for at in range(0, corpus.size, _ROWS):
-            np.add.at(self.sizes, first[at : at + _ROWS], 1)
+        for _, part in _parts(first):
+            np.add.at(self.sizes, part, 1)
         self.heads = np.flatnonzero(self.sizes > 1)
 
     def write(self, writer: RemovalsWriter, compare: bool) -> None:

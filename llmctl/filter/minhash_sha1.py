@@ -36,12 +36,21 @@ def sha1_prefixes(data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarr
     return found
 
 
+def _paddings() -> tuple[np.ndarray, np.ndarray]:
+    """For a message of each length, what of its block is message and what SHA-1 puts behind it: (lengths, 64) uint8."""
+    lengths, places = np.arange(_ONE_BLOCK + 1)[:, None], np.arange(_BLOCK)
+    behind = np.where(places == lengths, 0x80, 0)
+    behind[:, -2:] += np.hstack([lengths * 8 >> 8, lengths * 8 & 0xFF])  # the number of bits
+    return np.where(places < lengths, 0xFF, 0).astype(np.uint8), behind.astype(np.uint8)
+
+
+_MESSAGE, _BEHIND = _paddings()
+
+
 def _padded(blocks: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Blocks of which the first `lengths` bytes are the message, with SHA-1's padding behind it: (pieces, 64) uint8."""
-    blocks *= np.arange(_BLOCK) < lengths[:, None]
-    blocks[np.arange(len(blocks)), lengths] = 0x80
-    bits = lengths * 8
-    blocks[:, -2], blocks[:, -1] = bits >> 8, bits & 0xFF
+    """Blocks that begin with messages of `lengths` bytes, with SHA-1's padding behind them: (pieces, 64) uint8."""
+    blocks &= _MESSAGE[lengths]
+    blocks |= _BEHIND[lengths]
     return blocks
 
 

@@ -23,7 +23,7 @@ from llmctl.filter.clusters import Clusters
 from llmctl.filter.config import FilterConfig, MinHashSettings
 from llmctl.filter.duplicates import Removal, find_duplicates
 from llmctl.filter.exact import digest
-from llmctl.filter.minhash import MinHasher, shingles, smallest_remainder
+from llmctl.filter.minhash import MinHasher, remainder, shingles
 from llmctl.filter.minhash_sha1 import sha1_prefixes
 from llmctl.filter.minhash_text import simplify
 from llmctl.filter.words import words
@@ -34,10 +34,11 @@ GOLDEN = "The quick brown fox jumps over the lazy dog, 3.14 times in 2024. Café
 
 
 def test_the_functions_and_the_signature_are_datatroves() -> None:
-    assert HASHER.a[0, :3].tolist() == [775169054918279404, 1758426461858698313, 2109959069025162]
-    assert HASHER.b[0, :3].tolist() == [1062448801025099917, 1324811268927594100, 1217488311597731462]
+    assert HASHER.a[:3].tolist() == [775169054918279404, 1758426461858698313, 2109959069025162]
+    assert HASHER.b[:3].tolist() == [1062448801025099917, 1324811268927594100, 1217488311597731462]
     assert simplify(GOLDEN) == "the quick brown fox jumps over the lazy dog 0 times in 0 cafe deja vu"
-    (found,) = shingles([simplify(GOLDEN)], 5)
+    found, runs = shingles([simplify(GOLDEN)], 5)
+    assert runs.tolist() == [12]
     assert len(found) == 12 and found[:2].tolist() == [12313522834835307089, 13802602654544986703]
     signature = HASHER.signature(GOLDEN)
     assert signature is not None and signature.shape == (14, 8)
@@ -49,7 +50,8 @@ def test_the_functions_and_the_signature_are_datatroves() -> None:
 
 def test_a_long_text_is_hashed_in_pieces_and_a_short_one_not_at_all() -> None:
     text = " ".join(f"w{i}" for i in range(10_000))
-    (found,) = shingles([simplify(text)], 5)
+    found, runs = shingles([simplify(text)], 5)
+    assert runs.tolist() == [9996]
     assert len(found) == 9996
     whole = ((found[:, None] * HASHER.a + HASHER.b) % np.uint64((1 << 61) - 1)).min(axis=0)
     signature = HASHER.signature(text)
@@ -182,7 +184,8 @@ def test_pairs_are_found_as_often_as_the_theory_says(similarity: float, tmp_path
     made: list[np.ndarray] = []
     for _ in range(pairs):
         shingles_ = chance.randint(0, 1 << 64, size=2000 - shared, dtype=np.uint64)
-        made += [HASHER.smallest(shingles_[:1000]), HASHER.smallest(shingles_[-1000:])]
+        both = np.concatenate([shingles_[:1000], shingles_[-1000:]])
+        made += list(HASHER.smallest(both, np.array([1000, 1000])))
     shards = save_shards(tmp_path / "shards", list(made), list(range(2 * pairs)), 100)
     config = FilterConfig(pages="x")
     removed = [removal for shard in find_duplicates(shards, config, tmp_path / "scratch") for removal in shard]
@@ -292,8 +295,7 @@ def test_many_digests_at_once_are_hashlibs(pieces: list[bytes], times: int) -> N
 def test_the_remainder_without_division(values: list[int]) -> None:
     edges = [k * PRIME + d for k in range(9) for d in range(-2, 3) if 0 <= k * PRIME + d < 1 << 64]
     for some in (values, *([edge] for edge in edges), edges, [*values, PRIME]):
-        x = np.array(some, dtype=np.uint64)[:, None]
-        assert smallest_remainder(x)[0] == min(v % PRIME for v in some)
+        assert remainder(np.array(some, dtype=np.uint64)).tolist() == [value % PRIME for value in some]
 
 
 def near_copies(texts: list[str], seed: int = 0) -> list[str]:
