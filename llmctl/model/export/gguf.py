@@ -114,7 +114,7 @@ def _add_shape(writer: Any, c: ModelConfig) -> None:
 
 def _add_tokenizer(writer: Any, words: Vocabulary, tokenizer: Tokenizer, chats: bool) -> list[str]:
     """Write the tokenizer. Returns the notes."""
-    notes = []
+    notes: list[str] = []
     if words.byte_level:
         pre, notes = pre_tokenizer(words)
         writer.add_tokenizer_model("gpt2")

@@ -39,6 +39,8 @@ _PARTS = [
     "don't",
     "DON'T",
     "'s",
+    "7",
+    "42",
     "123",
     "12345",
     "७८९",
@@ -65,7 +67,7 @@ def pre_tokenizer(words: Vocabulary) -> tuple[str, list[str]]:
         name: sum(a != b for a, b in zip(ours, _cut(pattern), strict=True)) for name, (pattern, _) in _KNOWN.items()
     }
     name = min(wrong, key=lambda n: (wrong[n], _KNOWN[n][1] != words.whole_pieces))
-    notes = []
+    notes: list[str] = []
     if wrong[name]:
         notes.append(
             f"llama.cpp has no split pattern equal to this model's: it gets the nearest, {name!r}, which cuts "
