@@ -22,6 +22,11 @@ _WEB_NAMES = {
 }  # fmt: skip
 # These are written in 7-bit bytes, so they also decode as UTF-8, to rubbish.
 _SEVEN_BIT = ("iso2022", "hz", "utf-7")
+# The legacy encodings of the WHATWG standard that can be told from the bytes, the most frequent first.
+_LEGACY = (
+    "cp1252", "cp1251", "cp932", "euc_jp", "gb18030", "cp949", "big5", "cp1250", "cp1254", "cp1253", "cp1256", "cp1255",
+    "iso8859_2", "koi8_r", "cp1257", "cp874", "cp1258", "koi8_u", "cp866",
+)  # fmt: skip
 _GUESS_FROM = 64 * 1024
 
 
@@ -80,5 +85,10 @@ def _guess(data: bytes, named: list[str]) -> str:
             return codec
     from charset_normalizer import from_bytes
 
-    best = from_bytes(data[:_GUESS_FROM]).best()
-    return known(best.encoding) or "utf-8" if best else "cp1252"
+    found = from_bytes(data[:_GUESS_FROM], cp_isolation=list(_LEGACY))
+    best = found.best()
+    if best is None:
+        return "cp1252"
+    # Western text fits cp1250 as well, and charset-normalizer takes equals in the order of the alphabet.
+    equals = [m for m in found if (m.chaos, m.coherence) == (best.chaos, best.coherence)]
+    return min((m.encoding for m in equals), key=_LEGACY.index)

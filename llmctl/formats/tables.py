@@ -42,8 +42,8 @@ def read_jsonl(path: Path, name: str, damage: DamageList) -> Iterator[Document]:
 def _line(raw: bytes, line: int, name: str, damage: DamageList) -> Document | None:
     try:
         row = json.loads(raw)
-    except (ValueError, RecursionError):
-        damage.add(name, f"line {line:,}", "not JSON")
+    except (ValueError, RecursionError) as e:
+        damage.add(name, f"line {line:,}", "not UTF-8" if isinstance(e, UnicodeDecodeError) else "not JSON")
         return None
     document = from_row(row, f"{name}#{line}", name) if isinstance(row, dict) else None
     if document is None:
@@ -52,28 +52,65 @@ def _line(raw: bytes, line: int, name: str, damage: DamageList) -> Document | No
 
 
 def read_parquet(path: Path, name: str, damage: DamageList) -> Iterator[Document]:
-    """One document a row. UserError, with the columns there are, where none holds text."""
+    """One document a row. UserError, with the columns there are, where none holds text. Rows without are counted."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    broken = (pa.ArrowException, OSError, ValueError, MemoryError)
     try:
         table = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as e:
-        damage.add(name, "", f"no Parquet file: {str(e).splitlines()[0]}")
+        schema = table.schema_arrow
+    except broken as e:
+        damage.add(name, "", f"no Parquet file: {_first_line(e)}")
         return
-    columns = table.schema_arrow.names
-    if not set(columns) & {*_TEXT, *_HTML}:
-        raise UserError("no `text` column", str(path), "columns there: " + ", ".join(columns))
-    row = 0
+    _check_columns(schema, path)
+    row = empty = 0
     for group in range(table.num_row_groups):
         try:
             for batch in table.iter_batches(batch_size=256, row_groups=[group]):
-                for values in batch.to_pylist():
+                for values in _values(batch):
                     row += 1
-                    if document := from_row(values, f"{name}#{row}", name):
+                    document = from_row(values, f"{name}#{row}", name) if values else None
+                    if document:
                         yield document
-        except (pa.ArrowInvalid, OSError) as e:
-            damage.add(name, f"row group {group}", str(e).splitlines()[0])
+                    elif values is None:
+                        damage.add(name, f"row {row:,}", "not UTF-8")
+                    else:
+                        empty += 1
+        except broken as e:
+            damage.add(name, f"row group {group}", _first_line(e))
+    if empty:
+        damage.add(name, "", f"{empty:,} of {row:,} rows have no text")
+
+
+def _check_columns(schema: Any, path: Path) -> None:
+    """UserError where no column can hold text or HTML."""
+    import pyarrow.types as types
+
+    there = [f for f in schema if f.name in (*_TEXT, *_HTML)]
+    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_dictionary)
+    if not there:
+        raise UserError("no `text` column", str(path), "columns there: " + ", ".join(schema.names))
+    if not any(is_text(field.type) for field in there for is_text in (*texts, types.is_string_view)):
+        raise UserError(
+            f"the column `{there[0].name}` is {there[0].type}, not text", str(path), "name one that is `text`"
+        )
+
+
+def _values(batch: Any) -> Iterator[dict[str, Any] | None]:
+    """The rows of a batch; None for one that is not UTF-8, which Parquet's writers do not check."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for i in range(batch.num_rows):
+            try:
+                yield batch.slice(i, 1).to_pylist()[0]
+            except UnicodeDecodeError:
+                yield None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_hub(name: str) -> Iterator[Document]:
@@ -97,15 +134,24 @@ def read_hub(name: str) -> Iterator[Document]:
         row = next(rows, None)
 
 
+def sound(text: str) -> str:
+    """`text` without the halves of surrogate pairs that JSON may hold and UTF-8 may not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 def from_row(row: Mapping[str, Any], default_id: str, name: str) -> Document | None:
     """A row as a document, or None where it holds no text."""
     inner: Mapping[str, Any] = next((row[k] for k in ("metadata", "meta") if isinstance(row.get(k), Mapping)), {})
 
     def first(*keys: str) -> str | None:
         values = (source.get(k) for source in (row, inner) for k in keys)
-        return next((v if isinstance(v, str) else str(v) for v in values if v not in (None, "")), None)
+        return next((sound(v if isinstance(v, str) else str(v)) for v in values if v not in (None, "")), None)
 
-    text = next((row[k] for k in _TEXT if isinstance(row.get(k), str)), None)
+    text = next((sound(row[k]) for k in _TEXT if isinstance(row.get(k), str)), None)
     html = None if text is not None else next((row[k] for k in _HTML if isinstance(row.get(k), (str, bytes))), None)
     if text is None and html is None:
         return None

@@ -245,16 +245,16 @@ def _plain(file: BinaryIO, data: mmap.mmap, start: int, name: str, damage: Damag
 def _parse(stream: Any, start: int, tell: Callable[[], int] | None) -> Iterator[Record]:
     """The records of one stream; `_Fault` at the first that is not whole. `tell` is None inside a gzip member."""
     loader = ArcWarcRecordLoader(arc2warc=True)
-    at, line = _next_line(stream, tell, start)
+    at, line, _ = _next_line(stream, tell, start)
     while line:
         try:
             found = loader.parse_record_stream(stream, statusline=line, no_record_parse=True)
         except (ArchiveLoadFailed, StatusAndHeadersParserException, EOFError):
             raise _Fault(at, "no record begins here") from None
         block = _block(found, at)
-        here, following = _next_line(stream, tell, start)
+        here, following, closed = _next_line(stream, tell, start)
         # An ARC record may be followed by the next without a blank line between.
-        if line.startswith(b"WARC/") and not b"WARC/".startswith(following[:5]):
+        if line.startswith(b"WARC/") and not closed and not b"WARC/".startswith(following[:5]):
             raise _Fault(at, "the record does not end where its Content-Length says")
         version = line.strip().decode("latin-1") if found.format == "warc" else ""
         yield Record(found.rec_headers, block, at, version)
@@ -273,13 +273,15 @@ def _block(found: Any, at: int) -> bytes:
     return block
 
 
-def _next_line(stream: Any, tell: Callable[[], int] | None, start: int) -> tuple[int, bytes]:
-    """The next line that is not blank, and where it begins."""
+def _next_line(stream: Any, tell: Callable[[], int] | None, start: int) -> tuple[int, bytes, bool]:
+    """The next line that is not blank, where it begins, and whether a record's two line ends stood before it."""
+    blank = b""
     while True:
         at = tell() if tell else start
         line = stream.readline(_CHUNK)
         if not line or line.strip():
-            return at, line
+            return at, line, blank.startswith(b"\r\n\r\n")
+        blank += line[: 4 - len(blank)]
 
 
 def http_response(record: Record) -> tuple[int, Any, bytes] | None:
@@ -295,13 +297,30 @@ def http_response(record: Record) -> tuple[int, Any, bytes] | None:
     if headers is None:
         return None
     encoding = (headers.get_header("Content-Encoding") or "").strip().lower()
+    brotli, encoding = encoding == "br", encoding.replace("br", "")
     inflate = encoding if encoding in _Inflating.get_supported_decompressors() else None
     body: Any = stream
     if (headers.get_header("Transfer-Encoding") or "").strip().lower() == "chunked":
         body = ChunkedDataReader(stream, decomp_type=inflate)
     elif inflate:
         body = _Inflating(stream, decomp_type=inflate)
-    return status, headers, body.read(MAX_PAYLOAD)
+    payload = body.read(MAX_PAYLOAD)
+    return status, headers, _unbrotli(payload) if brotli else payload
+
+
+def _unbrotli(data: bytes) -> bytes:
+    """What brotli packed, up to the limit; `data` itself where it is not packed; nothing where brotli is not installed.
+
+    warcio's own way fails with brotli 1.2, and has no limit.
+    """
+    try:
+        import brotli  # type: ignore[import-untyped]
+    except ImportError:
+        return b""
+    try:
+        return bytes(brotli.Decompressor().process(data, output_buffer_limit=MAX_PAYLOAD))
+    except (brotli.error, TypeError):
+        return data
 
 
 def payload(record: Record) -> bytes:

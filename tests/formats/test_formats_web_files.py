@@ -146,6 +146,25 @@ def test_decode(raw: bytes, header: str | None, text: str) -> None:
     assert decode(raw, header) == text
 
 
+GUESSED = {
+    "cp1252": (
+        "Le garçon a mangé une crème brûlée à l'hôtel, où la fenêtre était fermée jusqu'à Noël.",
+        "El niño comió en la montaña después del año nuevo; mañana será otro día más.",
+        "Hän käveli äitinsä kanssa pitkän tien yli jäätyneen järven eikä löytänyt mitään.",
+    ),
+    "cp1250": ("Zażółć gęślą jaźń; później poszliśmy do sklepu, gdzie kupiliśmy świeże bułki i mąkę.",),
+    "cp1253": ("Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια.",),
+    "cp1254": ("Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar; akıl ve vicdana sahiptirler.",),
+    "euc_jp": ("すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。",),
+    "gb18030": ("人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心。",),
+}
+
+
+@pytest.mark.parametrize(("charset", "text"), [(c, t) for c, texts in GUESSED.items() for t in texts])
+def test_decode_guesses_legacy_charsets(charset: str, text: str) -> None:
+    assert decode(text.encode(charset)) == text
+
+
 def test_decode_guesses_from_the_bytes() -> None:
     russian = "Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены разумом и совестью."
     assert decode((russian * 5).encode("cp1251")) == russian * 5
