@@ -7,6 +7,7 @@ to five times, also to other hosts; of a large file the first 500 KiB count.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ MAX_AGE = 24 * 3600.0
 _REDIRECTS = 5
 # A site that asks for longer is asked once in this many seconds; some name days by mistake.
 _LONGEST_DELAY = 300.0
+# RFC 9309 matches product tokens: `FooBot/1.2 (by Foo)` means FooBot. protego would look for the whole line.
+_TOKEN = re.compile(r"((?:^|[\r\n])[ \t]*user-agent[ \t]*:[ \t]*[^\s/#*]+)[ \t/][^\r\n#]*", re.IGNORECASE)
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Robots:
     fetched: float = 0.0
 
     def __post_init__(self) -> None:
-        self._rules = Protego.parse(self.text)
+        self._rules = Protego.parse(_TOKEN.sub(r"\1", self.text.lstrip("\ufeff")))
 
     @property
     def stale(self) -> bool:

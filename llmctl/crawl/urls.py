@@ -7,10 +7,11 @@ port, no user name, no fragment, dot segments resolved, percent-encoding only wh
 from __future__ import annotations
 
 import re
+import socket
 from collections import Counter
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from llmctl.errors import UserError
 
@@ -37,12 +38,14 @@ def canonical(url: str, base: str = "", strip: tuple[str, ...] = ()) -> str | No
     url = re.sub(r"[\t\r\n]", "", url).strip("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f \xa0")
     if re.fullmatch(r"https?:/*", url, re.IGNORECASE) or not (base or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url)):
         return None
+    # Browsers take any number of slashes here; without a base, none at all is enough.
+    url = re.sub(r"^(https?:)[/\\]{2,}" if base else r"^(https?:)[/\\]*", r"\1//", url, flags=re.IGNORECASE)
     try:
         head, mark, query = url.partition("?")
         url = head.replace("\\", "/") + mark + query  # as browsers read it
         parts = urlsplit(urljoin(base, url) if base else url)
         host, port = _host(parts.hostname or ""), parts.port
-    except (ValueError, UnicodeError):
+    except (ValueError, OSError):
         return None
     if parts.scheme not in _PORTS or not host:
         return None
@@ -55,15 +58,20 @@ def canonical(url: str, base: str = "", strip: tuple[str, ...] = ()) -> str | No
 
 def _host(host: str) -> str:
     """The host in lower case and ASCII; a ValueError where it cannot be one."""
-    host = host.rstrip(".")
+    host = unquote(host, errors="strict").rstrip(".")
     if ":" in host:
         return f"[{host}]"
     if not host.isascii():
         import idna
 
-        host = idna.encode(host, uts46=True).decode("ascii")
+        try:
+            host = idna.encode(host, uts46=True).decode("ascii")
+        except idna.IDNAError:  # emoji, which IDNA 2008 forbids and registries sell
+            host = host.encode("idna").decode("ascii")
     if _NOT_IN_HOST.search(host) or len(host) > 253:
         raise ValueError("no host")
+    if re.search(r"(?:^|\.)(?:\d+|0x[0-9a-f]*)$", host, re.IGNORECASE):
+        host = socket.inet_ntoa(socket.inet_aton(host))  # 0x7f.1 and 2130706433 are 127.0.0.1; an OSError if neither
     return host.lower()
 
 

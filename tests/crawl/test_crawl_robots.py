@@ -103,3 +103,71 @@ def test_real_robots_files_parse(data: Path) -> None:
             rules.refusal(f"https://{row['host']}/some/page.html?x=1", "llmctl")
             assert 0.0 <= rules.delay("llmctl") <= 300.0
             assert all(isinstance(s, str) for s in rules.sitemaps)
+
+
+GROUPS = """
+allow: /foo/bar/
+
+user-agent: FooBot
+disallow: /
+allow: /x/
+user-agent: BarBot
+disallow: /
+allow: /y/
+
+
+allow: /w/
+user-agent: BazBot
+
+user-agent: FooBot
+allow: /z/
+disallow: /
+"""
+LONGEST = "user-agent: FooBot\ndisallow: /x/page.html\nallow: /x/\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "agent", "path", "allowed"),
+    [
+        # The cases that Google publishes with its parser (google/robotstxt, robots_test.cc), which RFC 9309 describes.
+        ("", "FooBot", "/", True),
+        ("user-agent: FooBot\ndisallow: /\n", "FooBot", "/x/y", False),
+        ("foo: FooBot\nbar: /\n", "FooBot", "/x/y", True),
+        (GROUPS, "FooBot", "/x/b", True),
+        (GROUPS, "FooBot", "/z/d", True),
+        (GROUPS, "FooBot", "/y/c", False),
+        (GROUPS, "BarBot", "/y/c", True),
+        (GROUPS, "BarBot", "/w/a", True),
+        (GROUPS, "BarBot", "/z/d", False),
+        (GROUPS, "BazBot", "/z/d", True),
+        ("User-agent: BarBot\nSitemap: https://foo.bar/s\nUser-agent: *\nDisallow: /\n", "BarBot", "/", False),
+        ("USER-AGENT: FooBot\nALLOW: /x/\nDISALLOW: /\n", "FooBot", "/x/y", True),
+        ("USER-AGENT: FOO BAR\nALLOW: /x/\nDISALLOW: /\n", "foo", "/a/b", False),
+        ("User-agent: FooBot/1.2 (by Foo)\nDisallow: /\n", "FooBot", "/x", False),
+        ("User-Agent: *\nDisallow: /x\nUser-Agent: FooBot\nAllow: /x/y\nDisallow: /\n", "FooBot", "/x/y", True),
+        ("user-agent: *\nallow: /\nuser-agent: FooBot\ndisallow: /\n", "FooBot", "/x", False),
+        ("user-agent: FooBot\ndisallow: /\nuser-agent: BarBot\nallow: /\n", "QuxBot", "/x", True),
+        ("user-agent: FooBot\ndisallow: /X/\n", "FooBot", "/x/y", True),
+        (LONGEST, "FooBot", "/x/page.html", False),
+        ("user-agent: FooBot\nallow: /x/page.html\ndisallow: /x/\n", "FooBot", "/x/page.html", True),
+        ("user-agent: FooBot\ndisallow: \nallow: \n", "FooBot", "/x/page.html", True),
+        ("user-agent: FooBot\ndisallow: /\nallow: /\n", "FooBot", "/x/page.html", True),
+        ("user-agent: FooBot\ndisallow: /x\nallow: /x/\n", "FooBot", "/x", False),
+        ("user-agent: FooBot\ndisallow: /x\nallow: /x/\n", "FooBot", "/x/", True),
+        ("user-agent: FooBot\nallow: /page\ndisallow: /*.html\n", "FooBot", "/page.html", False),
+        ("user-agent: FooBot\nallow: /x/page.\ndisallow: /*.html\n", "FooBot", "/x/page.html", True),
+        ("User-agent: FooBot\nDisallow: /\nAllow: /foo/bar?qux=taz&baz=http://foo.bar?tar&par\n", "FooBot", "/foo/bar?qux=taz&baz=http://foo.bar?tar&par", True),
+        ("User-agent: FooBot\nDisallow: /\nAllow: /foo/bar/ツ\n", "FooBot", "/foo/bar/%E3%83%84", True),
+        ("User-agent: FooBot\nDisallow: /\nAllow: /foo/bar/%E3%83%84\n", "FooBot", "/foo/bar/%E3%83%84", True),
+        ("User-agent: FooBot\nDisallow: /\nAllow: /foo/bar/%62%61%7A\n", "FooBot", "/foo/bar/baz", True),
+        ("User-agent: FooBot\nDisallow: /foo/bar/quz\nAllow: /foo/*/qux\n", "FooBot", "/foo/bar/quz", False),
+        ("User-agent: FooBot\nDisallow: /foo/bar$\nAllow: /foo/bar/qux\n", "FooBot", "/foo/bar", False),
+        ("User-agent: FooBot\nDisallow: /foo/bar$\nAllow: /foo/bar/qux\n", "FooBot", "/foo/bar/baz", True),
+        ("User-agent: FooBot\n# Disallow: /\nDisallow: /foo/quz#qux\nAllow: /\n", "FooBot", "/foo/quz", False),
+        ("\ufeffUser-Agent: foo\nAllow: /AnyValue\nDisallow: /", "foo", "/else", False),
+        ("User-Agent: foo\rAllow: /AnyValue\rDisallow: /\r", "foo", "/else", False),
+        ("User-Agent: foo\r\nDisallow: /some/path\r\nDisallow: /other\r\n", "foo", "/some/path", False),
+    ],
+)  # fmt: skip
+def test_googles_cases(text: str, agent: str, path: str, allowed: bool) -> None:
+    assert (Robots(text).refusal("http://foo.bar" + path, agent) == "") is allowed
