@@ -182,11 +182,13 @@ class Tokenizer:
 
     def with_specials(self, ids: Mapping[str, int] | None = None) -> Tokenizer:
         """The same with further special tokens at the given ids; by default, what it lacks of `SPECIAL_TOKENS`, behind
-        the vocabulary.
+        the vocabulary. Itself where nothing lacks.
         """
         if ids is None:
             lacking = [t for t in SPECIAL_TOKENS if t not in self.specials]
             ids = {t: self.vocab_size + n for n, t in enumerate(lacking)}
+        if not ids:
+            return self
         taken = set(self._vocab.values()) | set(self.specials.values())
         assert not taken & set(ids.values()), "an id is taken"
         return Tokenizer({**self._spec, "added_tokens": [*self._spec["added_tokens"], *_added(ids)]}, self.config)

@@ -12,15 +12,15 @@ from llmctl.model.transformer import Transformer
 
 
 def with_chat_tokens(model: Transformer, tokenizer: Tokenizer) -> tuple[Transformer, Tokenizer]:
-    """Both with every token of the chat format; as they are if nothing lacks.
+    """Both with every token of the chat format and of documents; as they are if nothing lacks.
 
     `model` is changed: its tables grow where there is no room behind the vocabulary. The new tokens begin as the mean
     of all others, so that none of them is likely, or far off, before it is learned (nlp.stanford.edu/~johnhew,
     "Initializing new word embeddings").
     """
-    if tokenizer.chats:
-        return model, tokenizer
     known, grown = tokenizer.vocab_size, tokenizer.with_specials()
+    if grown is tokenizer:
+        return model, tokenizer
     model.embed_tokens.weight = _extended(model.embed_tokens.weight, known, grown.vocab_size)
     if model.lm_head is not None:
         model.lm_head.weight = _extended(model.lm_head.weight, known, grown.vocab_size)

@@ -105,6 +105,9 @@ class Served:
             "try: print(load_model(sys.argv[1])[0].config.parameters())\n"
             "except UserError as e: print(e.message()); sys.exit(2)"
         )
+        return self.python(["-c", program, name], **changes)
+
+    def python(self, arguments: list[str], **changes: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(self.home),
@@ -112,7 +115,7 @@ class Served:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
         environment |= changes
-        command = [sys.executable, "-c", program, name]
+        command = [sys.executable, *arguments]
         return subprocess.run(command, env=environment, text=True, capture_output=True, timeout=120)
 
 
@@ -181,6 +184,28 @@ def test_what_cannot_be_had_is_said_in_a_line(hub: Served, name: str, changes: d
     assert said in found.stdout and name in found.stdout
     assert len(found.stdout.strip().splitlines()) <= 2
     assert "pytorch_model.bin" not in hub.downloads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["chat", "hf:org/good", "-p", "a small", "-s", "max_new_tokens=3"],
+        ["sft", "hf:org/good", "talk.jsonl", "-s", "train.steps=1", "-s", "eval_items=1"],
+        ["rl", "hf:org/good", "--dry-run"],
+        ["eval", "hf:org/good", "-s", "items=1"],
+    ],
+    ids=lambda c: c[0],
+)
+def test_commands_take_a_name_for_a_model(hub: Served, tmp_path: Path, command: list[str]) -> None:
+    with open(tmp_path / "talk.jsonl", "w") as f:
+        for n in range(20):
+            turns = [{"role": "user", "content": f"a {n}"}, {"role": "assistant", "content": f"b {n}"}]
+            f.write(json.dumps({"messages": turns}) + "\n")
+    at = [str(tmp_path / c) if c.endswith(".jsonl") else c for c in command]
+    found = hub.python(["-m", "llmctl.cli.main", *at, "-w", str(tmp_path / "w")])
+    assert found.returncode == 0, found.stderr
+    assert ("model.safetensors" in hub.downloads) == (command[0] != "rl"), "a plan needs no weights"
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:gpt2/", "hf:a/b/c", "hf:../../etc", "hf:a/b@", "hf:a b/c", "hf:a/b\n"])

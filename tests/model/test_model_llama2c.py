@@ -15,9 +15,11 @@ import torch
 from llmctl.errors import UserError
 from llmctl.generate.engine import Engine
 from llmctl.generate.sampling import Sampling
+from llmctl.model.chat_format import render
 from llmctl.model.config import ModelConfig
 from llmctl.model.folder import load_model, read_config, save_model
 from llmctl.model.tokenizer import Tokenizer
+from llmctl.model.vocabulary import with_chat_tokens
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +150,16 @@ def test_a_damaged_or_missing_vocabulary_is_named(tmp_path: Path, stories: Path)
     (tmp_path / "tok512.bin").write_bytes((stories / "tok512.bin").read_bytes()[:-3])
     with pytest.raises(UserError, match=r"tok512\.bin"):
         load_model(tmp_path / "stories260K.bin")
+
+
+def test_it_learns_the_chat_format_as_transformers_reads_it(stories: Path, tmp_path: Path) -> None:
+    """SentencePiece puts a space before each text; so must both, around every special token."""
+    from transformers import AutoTokenizer
+
+    model, tokenizer = with_chat_tokens(*load_model(stories / "stories260K.bin"))
+    save_model(tmp_path / "m", model, tokenizer)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "m")
+    messages = [{"role": "user", "content": "Who is  Lily?\n"}, {"role": "assistant", "content": "A girl. 🙂"}]
+    ids = theirs.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+    assert ids == render(messages, tokenizer).ids == render(messages, Tokenizer.load(tmp_path / "m")).ids
+    assert "Who is  Lily?\n" in tokenizer.decode(ids) and model.config.vocab_size == tokenizer.vocab_size
