@@ -29,6 +29,9 @@ _DOMAIN = re.compile(
 _LOCAL_BACKWARDS = re.compile(rf"{_ATOM}+(?:\.{_ATOM}+)*")
 _BOUNDARY = re.compile(rf"\b(?={_ATOM})")
 _IP = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}")
+# What is in every one of them, and hardly anywhere else. Python finds its first character fast; the expression above is
+# tried at every place of a text, and took nine tenths of the time of this module.
+_INNER_IP = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
 _PHONE = re.compile(
     r"""(?<![\w.-])(?:
         \+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}                              # +44 20 7946 0958
@@ -46,8 +49,8 @@ def replace(text: str, settings: PiiSettings) -> tuple[str, dict[str, int]]:
     counts = {}
     if settings.email and "@" in text:
         text, counts["email"] = _put_in(text, emails(text), EMAILS)
-    if settings.ip:
-        text, counts["ip"] = _put_in(text, _spans(_IP, text, is_public), IPS)
+    if settings.ip and (inner := _INNER_IP.search(text)):
+        text, counts["ip"] = _put_in(text, _spans(_IP, text, is_public, max(inner.start() - 3, 0)), IPS)
     if settings.phone:
         text, counts["phone"] = _put_in(text, _spans(_PHONE, text, _is_phone), PHONES)
     return text, {kind: count for kind, count in counts.items() if count}
@@ -96,8 +99,10 @@ def _is_phone(number: str) -> bool:
     return sum(map(str.isdigit, number)) in _PHONE_DIGITS and not _IP.fullmatch(number)
 
 
-def _spans(pattern: re.Pattern[str], text: str, wanted: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    return (m.span() for m in pattern.finditer(text) if wanted(m.group()))
+def _spans(
+    pattern: re.Pattern[str], text: str, wanted: Callable[[str], bool], start: int = 0
+) -> Iterator[tuple[int, int]]:
+    return (m.span() for m in pattern.finditer(text, start) if wanted(m.group()))
 
 
 def _put_in(text: str, spans: Iterator[tuple[int, int]], stand_ins: tuple[str, ...]) -> tuple[str, int]:

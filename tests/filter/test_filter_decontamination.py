@@ -166,7 +166,8 @@ def test_sets_in_every_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [("a.jsonl", '{"question": "x"}\n{"q": ', r"a\.jsonl:2"), ("a.parquet", "x", "no Parquet"),
-     ("a.csv", "x", "no evaluation set"), ("a.jsonl", '{"q": "x"}', "no field 'question'"), ("a.jsonl", "[1]", r"a\.jsonl:1")],
+     ("a.csv", "x", "no evaluation set"), ("a.jsonl", '{"q": "x"}', "no field 'question'"),
+     ("a.jsonl", "[1]", r"a\.jsonl:1")],
 )  # fmt: skip
 def test_a_set_that_cannot_be_read_is_told(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
