@@ -51,7 +51,7 @@ class C4:
         found = numbered(row.body)
         classes = [found.line_classes(*line) for line in kept]
         row.text = "\n".join(line for line, _, _ in kept).strip()
-        remember_count(row.text, classes)
+        remember_count(row.body, classes)
         return [lorem or float("nan"), bracket or float("nan"), count_sentences(classes)]
 
     def clean(self, text: str) -> str:
