@@ -1,8 +1,8 @@
 """The second pass, over the fingerprints of all shards: which documents go because an earlier one says the same.
 
-Memory: 13 bytes a document (its parent in the union-find, whether it is gone, the size of its cluster) and 8 a cluster,
-besides 0.3 GB at most for sorting and reading. Everything else is on disk: the keys are sorted there (`bands`), 24 bytes
-a document and bucket for a while, and the removals stay there (`removals`).
+Memory: 13 bytes a document (its parent in the union-find, whether it is gone, the size of its cluster) and 8 a
+cluster, besides 0.3 GB at most for sorting and reading. Everything else is on disk: the keys are sorted there
+(`bands`), 24 bytes a document and bucket for a while, and the removals stay there (`removals`).
 """
 
 from __future__ import annotations
