@@ -74,8 +74,8 @@ def load_reward_model(path: str | Path) -> tuple[RewardModel, Tokenizer]:
 
 def is_reward_model(path: str | Path) -> bool:
     """Whether the folder's model scores (rather than writes) text."""
-    found = read_config(path)
-    return str((found.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
+    named = read_config(path).get("architectures")
+    return isinstance(named, list) and any(str(n).endswith("ForSequenceClassification") for n in named)
 
 
 def _open(path: str | Path, reward: bool) -> tuple[Path, ModelConfig]:

@@ -114,7 +114,7 @@ def errors(where: str) -> Iterator[None]:
         yield
     except KeyError as e:
         raise UserError(f"{e.args[0]!r} is missing", where, "the model folder is damaged or no such model") from e
-    except (TypeError, ValueError, AttributeError) as e:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as e:
         raise UserError(f"it describes no model: {e}", where) from e
 
 
@@ -173,16 +173,16 @@ def _llama3(rope: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 def _refuse(found: dict[str, Any], family: str, where: str) -> None:
     """UserError for an option that would be computed wrongly."""
     traits, rope = FAMILIES[family], _rope(found)
+    kind = rope["rope_type"] if traits.positions != "learned" else "default"
+    turned = rope.get("partial_rotary_factor", found.get("partial_rotary_factor", 1.0))
     activation = found.get("hidden_act", _ACTIVATIONS[traits.mlp][0])
-    kind = rope["rope_type"]
-    rotates = traits.positions != "learned"
+    known = activation in _ACTIVATIONS[traits.mlp]
     wrong = {
-        "rope_scaling": rotates and kind not in ("default", "llama3") and kind,
-        "partial_rotary_factor": rope.get("partial_rotary_factor", found.get("partial_rotary_factor", 1.0)) != 1.0,
+        "rope_scaling": kind not in ("default", "llama3") and kind,
+        "partial_rotary_factor": turned != 1.0 and turned,
+        "activation_function" if family == "gpt2" else "hidden_act": not known and activation,
         "use_sliding_window": found.get("use_sliding_window"),
         "layer_types": sorted(set(found.get("layer_types") or []) - {"full_attention"}),
-        "activation_function" if family == "gpt2" else "hidden_act": activation not in _ACTIVATIONS[traits.mlp]
-        and activation,
         "scale_attn_by_inverse_layer_idx": found.get("scale_attn_by_inverse_layer_idx"),
         "scale_attn_weights": found.get("scale_attn_weights") is False and "false",
         "add_cross_attention": found.get("add_cross_attention"),

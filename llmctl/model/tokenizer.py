@@ -76,7 +76,8 @@ class Tokenizer:
         if template.exists():
             loaded["chat_template"] = template.read_text(encoding="utf-8")
         found = cls(_read_json(file), loaded, str(file))
-        found._own = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+        if file == folder / "tokenizer.json":  # what lies beside a file of another name is another tokenizer's
+            found._own = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
         return found
 
     def save(self, folder: str | Path) -> None:

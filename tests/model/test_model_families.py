@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from llmctl.errors import UserError
@@ -309,3 +311,23 @@ def test_a_family_is_one_graph_for_the_compiler(family: str) -> None:
     assert torch.equal(compiled(x), expected)
     torch.nn.functional.cross_entropy(model.logits(compiled(x)).flatten(0, 1), targets.flatten()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["rope_type", "factor"]), inner),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from(sorted(SHAPES)), st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_config_with_nonsense_in_it_is_a_model_or_one_line(shape: str, data: st.DataObject) -> None:
+    written = ModelConfig(**({"context": 64} | BASE | SHAPES[shape])).to_hf()
+    keys = data.draw(st.lists(st.sampled_from([*written, "rope_scaling"]), min_size=1, max_size=3))
+    try:
+        found = ModelConfig.from_hf(written | {k: data.draw(junk) for k in keys})
+    except UserError as e:
+        assert "config.json" in e.message()
+    else:
+        assert found.parameters() > 0

@@ -141,6 +141,7 @@ def rewrite(path: Path, **changes) -> None:
         (lambda m: rewrite(m / "config.json", quantization_config={"bits": 4}), "quantization_config"),
         (lambda m: rewrite(m / "config.json", rope_scaling={"rope_type": "llama3"}), "factor"),
         (lambda m: rewrite(m / "config.json", rope_scaling=3), "config.json"),
+        (lambda m: rewrite(m / "config.json", architectures=3, hidden_size=0), "config.json"),
         (lambda m: (m / "model.safetensors").unlink(), "model.safetensors"),
         (lambda m: (m / "model.safetensors").write_bytes(b"\0" * 100), "model.safetensors"),
         (lambda m: (m / "model.safetensors").write_bytes((m / "model.safetensors").read_bytes()[:-9]), "safetensors"),

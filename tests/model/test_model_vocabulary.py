@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,13 @@ def test_a_tokenizer_that_stays_the_same_keeps_its_files(tmp_path: Path, plain: 
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
     assert not (tmp_path / "again/pickle.bin").exists()
+
+
+def test_a_tokenizer_by_another_name_keeps_nothing_of_its_neighbours(tmp_path: Path, plain: Tokenizer) -> None:
+    train_tokenizer(["another"], 280).save(tmp_path)
+    (tmp_path / "mine.json").write_text(json.dumps(plain._spec))
+    Tokenizer.load(tmp_path / "mine.json").save(tmp_path / "saved")
+    assert Tokenizer.load(tmp_path / "saved").digest == plain.digest
 
 
 def test_a_document_begins_with_a_token_of_its_own_where_there_is_one(plain: Tokenizer) -> None:
