@@ -17,6 +17,27 @@ def filter_(
         Optional[str],  # noqa: UP045
         typer.Argument(help="Pages, or a file or folder of documents.", autocompletion=names("pages", "corpus")),
     ] = None,
-) -> dict[str, Any]:
+    sweep: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--sweep", help="Count what other thresholds keep; make nothing.", metavar="KEY=V1,V2"),
+    ] = None,
+) -> dict[str, Any] | None:
     """Extract, filter and deduplicate [b]pages[/b] into a [b]corpus[/b], as FineWeb does."""
+    if sweep:
+        _sweep(common, pages, sweep)
+        return None
     return {"pages": pages}
+
+
+def _sweep(common: Common, pages: str | None, asked: list[str]) -> None:
+    from llmctl.cli.stages import opened, resolve
+    from llmctl.filter.sweep import show, sweep
+    from llmctl.pipeline.registry import stage
+
+    workspace, console = opened(common)
+    config = resolve(stage("filter"), {"pages": pages} if pages else {}, common)
+    found = sweep(config, workspace.resolve(config.pages, ("corpus",), files=True), asked)  # type: ignore[attr-defined,arg-type]
+    if common.json_mode:
+        console.print_json([swept.as_dict() for swept in found])
+    else:
+        show(found, console)

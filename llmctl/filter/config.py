@@ -199,8 +199,8 @@ class GopherQualitySettings(Settings):
     FineWeb, so prose with much punctuation or code fails it: 2,375 of 3,000 Markdown documents did. Try 0.7 for such
     text."""
     words: Literal["spacy", "whitespace"] = "spacy"
-    """What `alpha` counts: `spacy` as FineWeb, with punctuation marks as words; `whitespace` what stands between white space,
-    which is what MassiveText's paper means and keeps good technical prose."""
+    """What `alpha` counts: `spacy` as FineWeb, with punctuation marks as words; `whitespace` what stands between white
+    space, which is what MassiveText's paper means and keeps good technical prose."""
     stop_words: Count | None = 2
     """Different ones of: the be to of and that have with. Case matters ("The" does not count); fewer drop the
     document."""
@@ -282,14 +282,16 @@ class QualitySettings(Settings):
     word_ngrams: int = Field(2, ge=1, le=5)
     """Features are single words and up to this many in a row. DCLM's 2."""
     dimensions: int = Field(32, ge=1, le=1000)
-    """Of the words' vectors. fastText's default of 100 tells two classes apart no better, and with its 2,000,000
-    buckets makes a model of 800 MB for every process to load; this and the next make one of 26 MB and its words."""
+    """Of the words' vectors. fastText's default of 100 told 200 documents apart no better (AUC 0.999 either way), and
+    with its 2,000,000 buckets makes a model of 800 MB for every process to load; this and the next make one of 26 MB
+    and its words."""
     buckets: int = Field(200_000, ge=1)
     """The n-grams of words share this many vectors."""
-    epochs: int = Field(5, ge=1)
-    """Passes over the examples: fastText's default. Take 25 for a few hundred examples."""
-    learning_rate: float = Field(0.1, gt=0)
-    """fastText's default. Higher learns faster from few examples."""
+    epochs: int = Field(15, ge=1)
+    """Passes over the examples."""
+    learning_rate: float = Field(0.5, gt=0)
+    """fastText's defaults of 5 epochs at 0.1, which DCLM kept for 400,000 examples, are too little for few: trained on
+    500 documents they reached an AUC of 0.82 where these reached 0.999."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """The part of the examples, chosen by the digest of their text, that is not trained on but measures the result."""
 
@@ -413,8 +415,8 @@ class FilterConfig(StageSettings):
     """Keep the text of dropped documents beside the corpus. Off saves the space; the rule and the value stay."""
     scores: bool = True
     """Measure every rule on every document, also behind the first that drops it, and keep the values and the extracted
-    texts beside the corpus: `llmctl filter THIS_CORPUS --set ...` then decides again in seconds. Off, a document is left
-    at its first failure and the space is saved."""
+    texts beside the corpus: `llmctl filter THIS_CORPUS --set ...` then decides again in seconds. Off, a document is
+    left at its first failure and the space is saved."""
     strict: bool = False
     """End with an error at the first damaged place of an input. Off, what can be read is read and the rest is named."""
     workers: Annotated[int, Field(ge=0), NoResult()] = 0

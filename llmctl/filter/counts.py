@@ -32,17 +32,17 @@ class Counts:
         found.as_dict = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
         return found
 
-    def read(self, size: int) -> None:
-        """A document came in."""
-        add(self.as_dict, {"documents": 1, "bytes": size})
+    def read(self, documents: int, size: int) -> None:
+        """Documents of `size` bytes came in."""
+        add(self.as_dict, {"documents": documents, "bytes": size})
 
-    def passed(self, step: str, size: int) -> None:
-        """A document passed a step; `size` is its bytes after it."""
-        add(self.as_dict["steps"], {step: {"documents": 1, "bytes": size}})
+    def passed(self, step: str, size: int, documents: int = 1) -> None:
+        """Documents passed a step; `size` is their bytes after it."""
+        add(self.as_dict["steps"], {step: {"documents": documents, "bytes": size}})
 
-    def dropped(self, step: str, rule: str) -> None:
-        """A rule of a step dropped a document."""
-        add(self.as_dict["steps"], {step: {"dropped": {f"{step}.{rule}": 1}}})
+    def dropped(self, step: str, rule: str, documents: int = 1) -> None:
+        """A rule of a step dropped documents."""
+        add(self.as_dict["steps"], {step: {"dropped": {f"{step}.{rule}": documents}}})
 
     def replaced(self, kinds: Mapping[str, int]) -> None:
         """Personal data was replaced in a document."""
@@ -70,3 +70,13 @@ def add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
             add(total.setdefault(key, {}), value)
         else:
             total[key] = total.get(key, 0) + value
+
+
+def funnel_rows(counts: Mapping[str, Any], most: int = 4) -> list[tuple[str, int, int, str]]:
+    """(step, documents after it, bytes, the rules that dropped most) of the plain data of `Counts`, the input first."""
+    rows = [("read", counts["documents"], counts["bytes"], "")]
+    for name, step in counts["steps"].items():
+        rules = sorted(step["dropped"].items(), key=lambda item: (-item[1], item[0]))
+        by = [f"{rule.partition('.')[2]} {n:,}" for rule, n in rules[:most]] + ["..."] * (len(rules) > most)
+        rows.append((name, step["documents"], step["bytes"], ", ".join(by)))
+    return rows

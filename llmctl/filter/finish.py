@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llmctl.filter import pii
+from llmctl.filter import pii, scores
 from llmctl.filter.config import FilterConfig
 from llmctl.filter.counts import Counts
 from llmctl.filter.duplicates import Removal
@@ -37,7 +37,7 @@ class FinishTask:
 
 
 def finish_file(task: FinishTask) -> str:
-    """Make the folder `out`: data.parquet, dropped.parquet, counts.json. Its path."""
+    """Make the folder `out`: data.parquet, dropped.parquet, counts.json, and scores.parquet where there are any."""
     config = FilterConfig.model_validate_json(task.settings)
     counts = Counts(late_steps(config))
     count_tokens = _counter(task.tokenizer)
@@ -52,6 +52,9 @@ def finish_file(task: FinishTask) -> str:
                 stay = _without(Path(shard), removed, config, counts, out)
                 while batch := list(islice(stay, _BATCH)):
                     _keep(batch, config, counts, count_tokens, kept)
+        parts = [path for shard in task.shards if (path := Path(shard) / "scores.parquet").exists()]
+        if parts:
+            scores.join(parts, making / "scores.parquet")
         (making / "counts.json").write_text(json.dumps(counts.as_dict), encoding="utf-8")
     return task.out
 
@@ -96,6 +99,7 @@ def _duplicate(row: dict[str, Any], removal: Removal, with_text: bool) -> dict[s
         "id": row["id"],
         "url": row["url"],
         "rule": f"{removal.step}.duplicate",
+        "rules": [f"{removal.step}.duplicate"],
         "value": removal.similarity,
         "threshold": None,
         "detail": removal.stays,

@@ -5,18 +5,19 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError, nearest
 from llmctl.filter.config import OwnSettings
-from llmctl.filter.row import Check, Row
 
 
 class Own:
-    """The step. What the function raises ends the stage: dropping documents for it would hide the mistake."""
+    """The step. It sees what every other rule keeps. What the function raises ends the stage: dropping documents for it
+    would hide the mistake.
+    """
 
     name = "own"
 
@@ -28,24 +29,24 @@ class Own:
         """The function that the settings name."""
         return load(self.settings.function)
 
-    def __call__(self, row: Row) -> Iterator[Check]:
-        """One check; the rule is the reason that the function gives."""
+    def __call__(self, row: Mapping[str, Any]) -> str:
+        """Why the row goes, in the function's words; empty where it stays."""
         try:
-            answer = self.function({k: v for k, v in row.columns().items() if k != "token_count"})
+            answer = self.function({k: v for k, v in row.items() if k != "token_count"})
         except Exception as e:
             at = traceback.extract_tb(e.__traceback__)[-1]
             raise UserError(
-                f"your filter {self.settings.function} raised {type(e).__name__}: {e} (document {row.id!r})",
+                f"your filter {self.settings.function} raised {type(e).__name__}: {e} (document {row['id']!r})",
                 f"{at.filename}:{at.lineno}",
                 "mend the function, then run the same command again",
             ) from e
         keep, reason = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, "")
         if not isinstance(keep, bool):
             raise UserError(
-                f"your filter {self.settings.function} returned {answer!r:.80} for document {row.id!r}",
+                f"your filter {self.settings.function} returned {answer!r:.80} for document {row['id']!r}",
                 fix='return True to keep it, or False, or (False, "reason")',
             )
-        yield Check(str(reason or "rejected"), not keep)
+        return "" if keep else str(reason or "rejected")
 
 
 def load(name: str) -> Callable[[dict[str, Any]], Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -66,20 +66,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Check:
-    """One rule applied to one document: the value it measured, the threshold, and whether that drops the document.
-
-    `detail` is what a number cannot say (the entry of a block list, the other document of a pair).
-    """
-
-    rule: str
-    failed: bool
-    value: float | None = None
-    threshold: float | None = None
-    detail: str = ""
-
-
-@dataclass(frozen=True)
 class Rule:
     """A rule of a step: its name, its threshold (None: never drops), and on which side of it a value drops.
 
@@ -110,34 +96,15 @@ class Scorer(Protocol):
     """
 
     name: str
-    rules: tuple[Rule, ...]
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """Its rules, in the published order."""
+        ...
 
     def __call__(self, row: Row) -> Sequence[float]:
         """The values, in order; NaN where a rule does not apply."""
         ...
-
-
-class Step(Protocol):
-    """A step checks a row rule by rule, in the published order; it may rewrite the text after its checks have passed.
-
-    The checks are a generator, so that a rule costs nothing where an earlier one has dropped the document.
-    """
-
-    name: str
-
-    def __call__(self, row: Row) -> Iterator[Check]:
-        """The checks, in order."""
-        ...
-
-
-def above(rule: str, value: float, most: float | None) -> Check:
-    """Fails strictly above `most`; None never fails."""
-    return Check(rule, most is not None and value > most, float(value), most)
-
-
-def below(rule: str, value: float, least: float | None) -> Check:
-    """Fails strictly below `least`; None never fails."""
-    return Check(rule, least is not None and value < least, float(value), least)
 
 
 def well_formed(text: str) -> str:

@@ -1,31 +1,37 @@
-"""The first pass: every document of a shard through the steps that look at one document at a time."""
+"""The first pass: the documents of a shard are measured, or their scores read, and each is kept or dropped."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llmctl.filter import exact
+from llmctl.errors import UserError
+from llmctl.filter import exact, scores
+from llmctl.filter.again import ScoredShard, unmeasured
+from llmctl.filter.c4 import C4
 from llmctl.filter.config import FilterConfig
 from llmctl.filter.counts import Counts
+from llmctl.filter.decide import Decision, decide, funnel
+from llmctl.filter.measure import Measurer
 from llmctl.filter.minhash import MinHasher
-from llmctl.filter.row import Check, Row, Step
+from llmctl.filter.own import Own
+from llmctl.filter.scores import Scored
 from llmctl.filter.sources import Shard, documents
-from llmctl.filter.steps import first_failure, steps_of
+from llmctl.filter.steps import steps_of
 from llmctl.filter.tables import DROPPED, KEPT, TableWriter
 from llmctl.parallel import tick, whole_folder
 
 
 @dataclass(frozen=True)
 class ScreenTask:
-    """A shard, the settings as JSON, and the folder to make of them."""
+    """A shard of documents or of scores, the settings as JSON, and the folder to make of them."""
 
-    shard: Shard
+    shard: Shard | ScoredShard
     settings: str
     out: str
 
@@ -34,55 +40,32 @@ class ScreenTask:
 
 
 def screen_shard(task: ScreenTask) -> int:
-    """Make the folder `out`: kept.parquet, dropped.parquet, counts.json, and what duplicates are found by. Its
-    number.
+    """Make the folder `out`: kept.parquet, dropped.parquet, counts.json, what duplicates are found by, and the scores
+    where they are measured. Its number.
     """
     prepared = _prepare(task.settings)
-    counts = Counts(step.name for step in prepared.steps)
-    prints = Prints(prepared.hasher)
+    scored = prepared.scored(task.shard)
+    decision = decide(prepared.measurer.columns, scored.values)
+    counts = Counts(prepared.step_names)
+    funnel(counts, decision, scored.sizes)
     with whole_folder(Path(task.out)) as making:
+        prints = Prints(prepared.hasher)
         with (
             TableWriter(making / "kept.parquet", KEPT) as kept,
             TableWriter(making / "dropped.parquet", DROPPED) as out,
         ):
-            for document in documents(task.shard):
-                row = Row(document)
-                failed = through(prepared.steps, row, counts)
-                if failed is None:
-                    prints.add(kept.count, row.body)
-                    kept.add(row.columns())
+            for i in range(len(scored.rows)):
+                row = prepared.outcome(scored, decision, i, counts)
+                if "rule" in row:
+                    out.add(row)
                 else:
-                    out.add(dropped_row(row, failed, prepared.config.dropped_text))
-                tick()
+                    scored.signatures[i] = prints.add(kept.count, row["text"], scored.signatures[i])
+                    kept.add(row)
         prints.save(making)
+        if prepared.config.scores and not task.shard.has_current_scores:
+            scores.write(making / "scores.parquet", scored.table(prepared.measurer.columns))
         (making / "counts.json").write_text(json.dumps(counts.as_dict), encoding="utf-8")
     return task.shard.number
-
-
-def through(steps: Sequence[Step], row: Row, counts: Counts) -> tuple[str, Check] | None:
-    """Run the steps in order: None where the row passes them all, else (step, the check that it failed)."""
-    counts.read(row.size)
-    for step in steps:
-        failed = first_failure(step, row)
-        if failed is not None:
-            counts.dropped(step.name, failed.rule)
-            return step.name, failed
-        counts.passed(step.name, row.size)
-    return None
-
-
-def dropped_row(row: Row, failed: tuple[str, Check], with_text: bool) -> dict[str, Any]:
-    """A row of `dropped/`. A page that was dropped before its text was extracted has none."""
-    step, check = failed
-    return {
-        "id": row.id,
-        "url": row.url,
-        "rule": f"{step}.{check.rule}",
-        "value": check.value,
-        "threshold": check.threshold,
-        "detail": check.detail,
-        "text": row.text if with_text else None,
-    }
 
 
 class Prints:
@@ -96,13 +79,20 @@ class Prints:
         self._signatures: list[np.ndarray] = []
         self._rows: list[int] = []
 
-    def add(self, row: int, text: str) -> None:
-        """The text of row `row`; rows come in order."""
+    def add(self, row: int, text: str, known: bytes | None) -> bytes | None:
+        """The text of row `row`; rows come in order. Its signature, which is `known` where it was made before: empty
+        where the text is too short for one, None where none is wanted.
+        """
         self._digests.append(exact.digest(text))
-        signature = self._hasher.signature(text) if self._hasher else None
-        if signature is not None:
-            self._signatures.append(signature)
+        if self._hasher is None:
+            return known
+        if known is None:
+            made = self._hasher.signature(text)
+            known = b"" if made is None else made.astype("<u8").tobytes()
+        if known:
+            self._signatures.append(np.frombuffer(known, dtype="<u8").reshape(self._hasher.shape))
             self._rows.append(row)
+        return known
 
     def save(self, folder: Path) -> None:
         """Write them."""
@@ -114,30 +104,86 @@ class Prints:
         np.save(folder / "signed_rows.npy", np.array(self._rows, dtype="<i8"))
 
 
-@dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """What a process needs once: models loaded, lists read."""
 
-    config: FilterConfig
-    steps: list[Step]
-    hasher: MinHasher | None
+    def __init__(self, config: FilterConfig) -> None:
+        self.config = config
+        self.measurer = Measurer(steps_of(config), config.scores)
+        self.hasher = MinHasher(config.minhash) if config.minhash.enabled else None
+        self.own = Own(config.own) if config.own.function else None
+        self.step_names = [s.name for s in self.measurer.scorers] + ["own"] * bool(self.own)
+        self._clean: Callable[[str], str] = C4(config.c4).clean if config.c4.enabled else lambda text: text
+
+    def scored(self, shard: Shard | ScoredShard) -> Scored:
+        """The shard's documents, measured now or before."""
+        if isinstance(shard, Shard):
+            return self.measurer(documents(shard))
+        if not shard.measured:
+            return unmeasured(shard, self.measurer)
+        table = shard.table()
+        tick(len(table))
+        found = Scored.of(table, self.measurer.columns)
+        return found if shard.signed else Scored(**{**vars(found), "signatures": [None] * len(table)})
+
+    def outcome(self, scored: Scored, decision: Decision, i: int, counts: Counts) -> dict[str, Any]:
+        """The row of document `i` in the corpus, or, with a `rule`, its row among the dropped."""
+        row, first = scored.rows[i], int(decision.first[i])
+        if first >= 0:
+            column = decision.columns[first]
+            value = float(scored.values[i, first])
+            detail = row["details"].get(column.name) or row["details"].get(column.rule.name, "")
+            return self._dropped(row, decision.rules(i), value, column.rule.threshold, detail)
+        if row["text"] is None:
+            raise UserError(
+                "pages that were dropped before their text was extracted would now be kept",
+                row["url"],
+                "filter the pages again instead of the corpus's scores",
+            )
+        text = scored.final[i]
+        if text is None:
+            text = self._clean(row["text"])
+        kept = {name: row.get(name) for name in KEPT.names} | {"text": text, "token_count": None}
+        if self.own:
+            reason = self.own(kept)
+            if reason:
+                counts.dropped("own", reason)
+                return self._dropped(row, [f"own.{reason}"], None, None, "")
+            counts.passed("own", len(text.encode()))
+        return kept
+
+    def _dropped(
+        self, row: dict[str, Any], rules: list[str], value: float | None, threshold: float | None, detail: str
+    ) -> dict[str, Any]:
+        return {
+            "id": row["id"],
+            "url": row["url"],
+            "rule": rules[0],
+            "rules": rules,
+            "value": value,
+            "threshold": threshold,
+            "detail": detail,
+            "text": row["text"] if self.config.dropped_text else None,
+        }
+
+    def close(self) -> None:
+        """End the parser's own process."""
+        for scorer in self.measurer.scorers:
+            getattr(scorer, "close", lambda: None)()
 
 
-_here: dict[str, _Prepared] = {}
+_here: dict[str, Prepared] = {}
 
 
-def _prepare(settings: str) -> _Prepared:
+def _prepare(settings: str) -> Prepared:
     if settings not in _here:
         release()
-        config = FilterConfig.model_validate_json(settings)
-        hasher = MinHasher(config.minhash) if config.minhash.enabled else None
-        _here[settings] = _Prepared(config, steps_of(config), hasher)
+        _here[settings] = Prepared(FilterConfig.model_validate_json(settings))
     return _here[settings]
 
 
 def release() -> None:
     """Let go of what this process has prepared, and end the parser's own process with it."""
     for prepared in _here.values():
-        for step in prepared.steps:
-            getattr(step, "close", lambda: None)()
+        prepared.close()
     _here.clear()

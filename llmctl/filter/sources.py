@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from llmctl.errors import UserError
 from llmctl.formats.document import DamageList, Document
@@ -35,6 +35,7 @@ class Shard:
     files: tuple[File, ...]
     start: int
     stop: int | None
+    has_current_scores: ClassVar[bool] = False
 
     def __str__(self) -> str:
         more = f" and {len(self.files) - 1} more files" if len(self.files) > 1 else ""

@@ -7,15 +7,18 @@ from typing import Any
 
 from llmctl.console import Console
 from llmctl.errors import UserError
-from llmctl.filter import own
+from llmctl.filter import decontamination, own, quality
+from llmctl.filter.again import has_scores, inherited, same_measures
 from llmctl.filter.config import FilterConfig
-from llmctl.filter.counts import Counts
+from llmctl.filter.counts import Counts, funnel_rows
+from llmctl.filter.decide import columns_of
 from llmctl.filter.finish import late_steps
+from llmctl.filter.page import write_page
 from llmctl.filter.passes import Passes
 from llmctl.filter.sources import input_files
-from llmctl.filter.steps import steps_of
+from llmctl.filter.steps import step_names, steps_of
 from llmctl.parallel import cores
-from llmctl.workspace import Artifact, Workspace
+from llmctl.workspace import Artifact, Build, Workspace
 
 # What a core does with input as it lies on disk: 0.3 MB/s (gzipped text) to 0.6 (gzipped HTML), measured on real pages.
 _BYTES_A_SECOND = 4.0e5
@@ -23,28 +26,58 @@ _BYTES_A_SECOND = 4.0e5
 
 def run(config: FilterConfig, workspace: Workspace, console: Console) -> Artifact:
     """Make the corpus."""
-    if config.own.function:
-        own.load(config.own.function)  # a mistake in it is told before hours of work
     source = workspace.resolve(config.pages, ("pages", "corpus"), files=True)
-    tokenizer = str(workspace.resolve(config.tokenizer, ("tokenizer",), files=True).path) if config.tokenizer else ""
+    again = has_scores(source)
+    now, before = inherited(config, source) if again else (config, config)
+    if now.own.function:
+        own.load(now.own.function)  # a mistake in it is told before hours of work
+    tokenizer = str(workspace.resolve(now.tokenizer, ("tokenizer",), files=True).path) if now.tokenizer else ""
     with workspace.build(config) as build:
-        passes = Passes(config, build, console)
-        inventory = passes.take_inventory(input_files(source))
+        ready, trained = _readied(now, before, workspace, build)
+        passes = Passes(now, ready, build, console)
+        inventory = passes.take_scores(source, before) if again else passes.take_inventory(input_files(source))
         screened = passes.screen(inventory)
         finished = passes.finish(screened, tokenizer)
         counts = passes.collect(finished, screened, inventory)
         build.figures.update(_figures(counts, len(inventory.damage), bool(tokenizer)))
+        build.figures.update({"quality": trained} if trained else {})
+        build.figures.update({"duplicates": passes.duplicates} if passes.duplicates else {})
+        write_page(build.path, config.out, counts, columns_of(steps_of(now)), *counts.last())
         _show(counts, console)
     return build.done()
 
 
+def _readied(
+    config: FilterConfig, before: FilterConfig, workspace: Workspace, build: Build
+) -> tuple[FilterConfig, dict[str, Any]]:
+    """The settings with models and indices that every process can load, made where they are to be made; and the figures
+    of the classifier's training.
+    """
+    changed: dict[str, Any] = {}
+    trained: dict[str, Any] = {}
+    if config is not before and same_measures(config, before):  # the values are there already
+        return config, trained
+    if config.quality.wanted:
+        changed["quality"], trained = quality.prepare(config.quality, workspace, build.path, config.seed)
+    if config.decontamination.wanted:
+        changed["decontamination"] = decontamination.prepare(config.decontamination, workspace, build.scratch)
+    return config.model_copy(update=changed), trained
+
+
 def plan(config: FilterConfig, workspace: Workspace) -> list[tuple[str, str]]:
     """What would be read, which steps would run, and for how long about."""
-    steps = ("steps", ", ".join([*(step.name for step in steps_of(config)), *late_steps(config)]))
+    steps = ("steps", ", ".join([*step_names(config), *late_steps(config)]))
     try:
         source = workspace.resolve(config.pages, ("pages", "corpus"), files=True)
     except UserError as e:
         return [("input", f"{config.pages} ({e.what})"), steps]
+    if has_scores(source):
+        same = same_measures(*inherited(config, source))
+        return [
+            ("input", f"{config.pages}: its scores"),
+            steps,
+            ("work", "decided again from the values" if same else "its texts are measured again"),
+        ]
     files = [Path(path) for path, _ in input_files(source)]
     size, workers = sum(path.stat().st_size for path in files if path.exists()), config.workers or cores()
     return [
@@ -76,11 +109,7 @@ def _figures(counts: Counts, damaged: int, tokens: bool) -> dict[str, Any]:
 
 def _show(counts: Counts, console: Console) -> None:
     """The funnel: what is left after each step, and the rules that dropped most."""
-    rows = [("read", counts.as_dict["documents"], human_bytes(counts.as_dict["bytes"]), "")]
-    for name, step in counts.as_dict["steps"].items():
-        rules = sorted(step["dropped"].items(), key=lambda item: -item[1])
-        by = [f"{rule.partition('.')[2]} {n:,}" for rule, n in rules[:4]] + ["..."] * (len(rules) > 4)
-        rows.append((name, step["documents"], human_bytes(step["bytes"]), ", ".join(by)))
+    rows = [(step, n, human_bytes(size), by) for step, n, size, by in funnel_rows(counts.as_dict)]
     console.table("", ("after", "documents", "bytes", "dropped by"), rows)
     if not counts.last()[0]:
         rule = next(iter(counts.rules()))

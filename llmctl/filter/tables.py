@@ -22,6 +22,7 @@ DROPPED = pa.schema(
         ("id", pa.string()),
         ("url", pa.string()),
         ("rule", pa.string()),
+        ("rules", pa.list_(pa.string())),
         ("value", pa.float64()),
         ("threshold", pa.float64()),
         ("detail", pa.string()),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from llmctl.console import Console
 from llmctl.filter.config import FilterConfig
-from llmctl.filter.row import Row, Step
+from llmctl.filter.row import Row, Scorer
 from llmctl.filter.stage import run
-from llmctl.filter.steps import first_failure
 from llmctl.formats.document import Document
 from llmctl.workspace import Artifact, Workspace
 
@@ -30,15 +30,15 @@ def row(text: str, **fields: Any) -> Row:
     return Row(Document(id="x", text=text, **fields))
 
 
-def verdict(step: Step, text: str) -> str:
-    """The rule that drops `text`, or "" where it passes."""
-    failed = first_failure(step, row(text))
-    return failed.rule if failed else ""
+def verdict(step: Scorer, text: str) -> str:
+    """The first rule that drops `text`, or "" where it passes."""
+    values = measured(step, text)
+    return next((rule.name for rule in step.rules if rule.fails(np.array([values[rule.name]]))[0]), "")
 
 
-def measured(step: Step, text: str) -> dict[str, float | None]:
+def measured(step: Scorer, text: str) -> dict[str, float]:
     """Every value that the step measures."""
-    return {check.rule: check.value for check in step(row(text))}
+    return dict(zip([rule.name for rule in step.rules], map(float, step(row(text))), strict=True))
 
 
 def write_jsonl(path: Path, texts: list[str]) -> Path:

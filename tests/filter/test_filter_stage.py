@@ -158,12 +158,13 @@ def test_tokens_are_counted_where_a_tokenizer_is_named(tmp_path: Path, workspace
     assert table(corpus_of(source, workspace, workers=1, out="b"))[0]["token_count"] is None
 
 
-def test_a_corpus_can_be_filtered_again(tmp_path: Path, workspace: Workspace) -> None:
+def test_a_corpus_without_scores_is_filtered_as_any_text_is(tmp_path: Path, workspace: Workspace) -> None:
     source = write_jsonl(tmp_path / "t.jsonl", [PROSE, PROSE + " Two.", "short"])
-    first = corpus_of(source, workspace, workers=1, out="a", minhash={"enabled": False})
+    first = corpus_of(source, workspace, workers=1, out="a", minhash={"enabled": False}, scores=False)
     again = corpus_of("a", workspace, workers=1, out="b")
     assert [r["id"] for r in table(first)] == ["d0", "d1"] and [r["id"] for r in table(again)] == ["d0"]
-    assert again.manifest["inputs"] == [first.reference()]
+    assert again.figures["documents_in"] == 2 and again.manifest["inputs"] == [first.reference()]
+    assert not (first.path / "scores").exists()
 
 
 def test_the_plan_says_what_would_be_read(tmp_path: Path, workspace: Workspace) -> None:
