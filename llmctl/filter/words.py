@@ -46,25 +46,11 @@ _NEXT_SENTENCE = re.compile(rb"e[ep]*[ws]")
 _WHITE_SPACE = re.compile(r"(\s+)")
 
 
-class _Chunks(dict[str, tuple[int, ...]]):
-    """Chunk to the numbers of its words, found where it is missing."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
-
-    def __missing__(self, chunk: str) -> tuple[int, ...]:
-        numbers = self.vocabulary.split(chunk)
-        if len(chunk) <= _CACHED_LENGTH:
-            self[chunk] = numbers
-        return numbers
-
-
-class Vocabulary:
-    """The words met so far, by number."""
+class Vocabulary(dict[str, tuple[int, ...]]):
+    """Chunk to the numbers of its words, found where it is missing; and the words met so far, by number."""
 
     def __init__(self, before: Vocabulary | None = None) -> None:
         self.words = [""]
-        self.chunks = _Chunks(self)
         self.classes = bytearray([_MARKED])
         self.characters = 0
         self._numbers = {"": _MARK}
@@ -75,19 +61,24 @@ class Vocabulary:
 
     def full(self) -> bool:
         """Whether it is time for another one."""
-        return len(self.chunks) > _MOST_CHUNKS or self.characters > _MOST_CHARACTERS
+        return len(self) > _MOST_CHUNKS or self.characters > _MOST_CHARACTERS
 
     def next(self) -> Vocabulary:
         """A new one, that looks into this one."""
         self._before = None
         return Vocabulary(self)
 
-    def split(self, chunk: str) -> tuple[int, ...]:
+    def __missing__(self, chunk: str) -> tuple[int, ...]:
+        numbers = self._split(chunk)
+        if len(chunk) <= _CACHED_LENGTH:
+            self[chunk] = numbers
+        return numbers
+
+    def _split(self, chunk: str) -> tuple[int, ...]:
         """The numbers of a chunk's words; new words are given one."""
-        known = self._before.chunks.get(chunk) if self._before else None
-        if known is not None:
-            assert self._before is not None
-            return tuple(self.number(self._before.words[n]) for n in known)
+        before = self._before
+        if before is not None and chunk in before:
+            return tuple(self.number(before.words[n]) for n in before[chunk])
         words, marked = chunk_words(chunk)
         numbers = map(self.number, words)
         return (_MARK, *numbers) if marked else tuple(numbers)
@@ -109,7 +100,7 @@ class Vocabulary:
         """The words of a text, shape (words,) int64, and how many of them end with each chunk, from 0 for none; empty
         where the words are not simply those of the chunks.
         """
-        found = list(map(self.chunks.__getitem__, text.split()))
+        found = list(map(self.__getitem__, text.split()))
         numbers = list(chain.from_iterable(found))
         ends = list(accumulate(map(len, found), initial=0))
         if _MARK in numbers:
@@ -118,7 +109,7 @@ class Vocabulary:
 
     def _of_piece(self, piece: str) -> list[int]:
         """The words of chunks with one space between each, which only here can change one another."""
-        numbers = [n for chunk in piece.split() for n in self.chunks[chunk]]
+        numbers = [n for chunk in piece.split() for n in self[chunk]]
         if _MARK in numbers:
             numbers = [self.number(word) for word in piece_words(piece) if word != " "]
         return numbers
@@ -217,7 +208,7 @@ def classes(text: str) -> bytes:
     # Only at the beginning of a text is a single space a word.
     parts = _WHITE_SPACE.split(" " + text if text[:1] == " " else text)
     found = b"".join(
-        (b"" if part == " " else b"s") if at % 2 else bytes(vocabulary.classes[n] for n in vocabulary.chunks[part])
+        (b"" if part == " " else b"s") if at % 2 else bytes(vocabulary.classes[n] for n in vocabulary[part])
         for at, part in enumerate(parts)
         if part
     )

@@ -108,7 +108,7 @@ def test_a_full_vocabulary_is_dropped_and_changes_nothing(monkeypatch: pytest.Mo
     for text in texts:
         alone = [w for w in text_words(text) if not w.isspace()]
         assert words.words(text) == alone and count(text) == len(alone)
-        assert len(words._vocabulary.chunks) < 60
+        assert len(words._vocabulary) < 60
         assert sentences(text) == 2
     again = numbered(texts[0])
     assert again.vocabulary is not first.vocabulary
@@ -119,7 +119,7 @@ def test_a_full_vocabulary_is_dropped_and_changes_nothing(monkeypatch: pytest.Mo
 def test_long_chunks_are_split_but_not_kept() -> None:
     long = "x" * 70 + ",y" * 20
     assert words.words(long) == words.words(long) == list(chunk_words(long)[0])
-    assert long not in words._vocabulary.chunks
+    assert long not in words._vocabulary
 
 
 @pytest.mark.parametrize("text", ["lone \ud800 surrogate", "nul \0 and \x1f unit", "\ufeffmark", "a" * 200_000])
