@@ -37,6 +37,8 @@ YOUR_DATA = [
     "mine-answer.max_new_tokens=12",
 ]
 
+SITE = ["crawl.max_pages=60", "crawl.politeness.delay=0.0"]
+
 
 def flags(sets: list[str]) -> list[str]:
     """The overrides as command-line words."""
