@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from llmctl.console import Console
 from llmctl.errors import UserError
 from llmctl.model.tokenizer import Tokenizer
-from llmctl.tokenize.show import counts, pieces, show
+from llmctl.tokenize.page import as_page
+from llmctl.tokenize.show import as_json, show
 from llmctl.workspace import Workspace
+from llmctl.workspace.files import write_atomic
 
 _KINDS = ("tokenizer", "model", "tokens")
+
+
+@dataclass(frozen=True)
+class How:
+    """What is wanted of a text: by default, its ids."""
+
+    decode: bool = False
+    """Ids come in, text goes out."""
+    show: bool = False
+    """The pieces in colour, and the text counted in every unit."""
+    html: Path | None = None
+    """The same as a page in this file."""
+    special: bool = False
+    """Special tokens in the text are read as such."""
+    overwrite: bool = False
 
 
 def pipe(
@@ -20,24 +39,25 @@ def pipe(
     value: str,
     source: IO[bytes],
     sink: IO[bytes],
-    *,
-    decode: bool = False,
-    show: bool = False,
+    how: How = How(),
 ) -> None:
     """Read `source` to its end and write what was asked for to `sink`, a line out for each line in.
 
     `value` names the tokenizer; without one, the only one there is. In the console's JSON mode it is one value instead.
     """
-    tokenizer = load_any_tokenizer(workspace, value or _only_tokenizer(workspace))
+    if how.html is not None and how.html.exists() and not how.overwrite:
+        raise UserError("it exists already", str(how.html), "choose another name, or --overwrite")
+    value = value or _only_tokenizer(workspace)
+    tokenizer = load_any_tokenizer(workspace, value)
     lines = (raw.decode("utf-8", "replace") for raw in source)
-    if show:
-        _show(console, "".join(lines).removesuffix("\n"), tokenizer, sink)
+    if how.show or how.html is not None:
+        _look(console, "".join(lines).removesuffix("\n"), tokenizer, value, sink, how)
         return
     if console.json_mode:
-        found = list(decode_stream(lines, tokenizer) if decode else map(tokenizer.encode, map(_without_end, lines)))
-        console.print_json(found)
+        found = decode_stream(lines, tokenizer) if how.decode else _encoded(lines, tokenizer, how.special)
+        console.print_json(list(found))
         return
-    for line in decode_stream(lines, tokenizer) if decode else encode_stream(lines, tokenizer):
+    for line in decode_stream(lines, tokenizer) if how.decode else encode_stream(lines, tokenizer, how.special):
         sink.write(line.encode() + b"\n")
         sink.flush()
 
@@ -52,7 +72,7 @@ def load_any_tokenizer(workspace: Workspace, value: str) -> Tokenizer:
 
 def encode_stream(lines: Iterable[str], tokenizer: Tokenizer, special: bool = False) -> Iterator[str]:
     """A line of ids for each line of text; each line is a text of its own, without its newline."""
-    return (" ".join(map(str, tokenizer.encode(_without_end(line), special))) for line in lines)
+    return (" ".join(map(str, ids)) for ids in _encoded(lines, tokenizer, special))
 
 
 def decode_stream(lines: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
@@ -67,23 +87,26 @@ def decode_stream(lines: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
         yield tokenizer.decode(ids)
 
 
-def _show(console: Console, text: str, tokenizer: Tokenizer, sink: IO[bytes]) -> None:
+def _look(console: Console, text: str, tokenizer: Tokenizer, name: str, sink: IO[bytes], how: How) -> None:
+    if how.html is not None:
+        write_atomic(how.html, as_page(text, tokenizer, name, how.special))
+        console.done(f"tokenize: {how.html}")
     if console.json_mode:
-        cut = [{"id": i, "text": t} for i, t in pieces(text, tokenizer)]
-        console.print_json({"pieces": cut, "counts": counts(text, tokenizer)})
-        return
-    import io
+        console.print_json(as_json(text, tokenizer, how.special))
+    elif how.show:
+        import io
 
-    from rich.console import Console as Rich
+        from rich.console import Console as Rich
 
-    page = io.StringIO()
-    Rich(file=page, force_terminal=sink.isatty(), highlight=False, soft_wrap=True).print(show(text, tokenizer))
-    sink.write(page.getvalue().encode())
-    sink.flush()
+        page = io.StringIO()
+        rich = Rich(file=page, force_terminal=sink.isatty(), highlight=False, soft_wrap=True)
+        rich.print(show(text, tokenizer, how.special))
+        sink.write(page.getvalue().encode())
+        sink.flush()
 
 
-def _without_end(line: str) -> str:
-    return line.rstrip("\r\n")
+def _encoded(lines: Iterable[str], tokenizer: Tokenizer, special: bool) -> Iterator[list[int]]:
+    return (tokenizer.encode(line.rstrip("\r\n"), special) for line in lines)
 
 
 def _only_tokenizer(workspace: Workspace) -> str:
