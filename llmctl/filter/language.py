@@ -32,7 +32,7 @@ class Language:
         scores = self.scores(row.body.replace("\n", " "))
         best = max(scores, key=scores.__getitem__) if scores else ""
         row.language, row.language_score = best, scores.get(best, 0.0)
-        row.details["score"] = best
+        row.details["language.score"] = best  # with the step's name: another step has a rule `score` too
         wanted = self.settings.languages or [best]
         return (max(scores.get(name, 0.0) for name in wanted),)
 

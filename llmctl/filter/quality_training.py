@@ -110,7 +110,7 @@ def _fit(path: Path, settings: QualitySettings, seed: int) -> Any:
     import fasttext
 
     try:
-        with _zeroed_memory():
+        with zeroed_memory():
             return fasttext.train_supervised(
                 str(path),
                 wordNgrams=settings.word_ngrams,
@@ -128,7 +128,7 @@ def _fit(path: Path, settings: QualitySettings, seed: int) -> Any:
 
 
 @contextmanager
-def _zeroed_memory() -> Iterator[None]:
+def zeroed_memory() -> Iterator[None]:
     """Within, glibc hands out memory filled with zeros.
 
     fastText fills a tenth of its weights a thread (DenseMatrix::uniform), so with one thread nine tenths are what the

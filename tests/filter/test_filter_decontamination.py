@@ -60,7 +60,7 @@ text_of = st.lists(st.sampled_from(["a", "b", "c", "D!", "7", "é", "don't", ","
 
 
 @given(st.lists(st.lists(text_of, min_size=1, max_size=3), max_size=6), text_of, st.integers(1, 6), st.integers(1, 8))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_it_finds_what_a_plain_set_finds(
     tmp_path_factory: pytest.TempPathFactory, items: list[list[str]], text: str, n: int, least: int
 ) -> None:

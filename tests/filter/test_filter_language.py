@@ -21,6 +21,7 @@ from llmctl.filter import download, langid
 from llmctl.filter import language as language_module
 from llmctl.filter.config import FASTTEXT_LANGUAGE_MODELS, LanguageSettings
 from llmctl.filter.language import Language
+from llmctl.filter.quality_training import zeroed_memory
 from llmctl.filter.row import Row
 from llmctl.formats.document import Document
 
@@ -46,7 +47,7 @@ def test_language_is_found_and_noted(built_in: Language) -> None:
     english, german = row(ENGLISH), row(GERMAN)
     assert built_in(english)[0] > 0.99 and english.language == "en" and english.language_score == built_in(english)[0]
     assert built_in(german)[0] < 0.1 and german.language == "de" and german.language_score > 0.99  # type: ignore[operator]
-    assert german.details == {"score": "de"}
+    assert german.details == {"language.score": "de"}
 
 
 @pytest.mark.parametrize("text", ["", "   ", "12345", "😀😃", "\n" * 100])
@@ -133,7 +134,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("fasttext")
     (folder / "train.txt").write_text("__label__en the of and\n__label__de der und von\n" * 50)
-    model = fasttext.train_supervised(str(folder / "train.txt"), dim=4, epoch=50, lr=1.0, thread=1, verbose=0, bucket=0)
+    with zeroed_memory():
+        model = fasttext.train_supervised(str(folder / "train.txt"), dim=4, epoch=50, lr=1.0, thread=1, verbose=0)
     model.save_model(str(folder / "tiny.bin"))
     return folder / "tiny.bin"
 

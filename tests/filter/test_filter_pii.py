@@ -113,7 +113,7 @@ pieces = st.lists(
 
 
 @given(pieces.map("".join))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_texts_become_what_datatrove_makes_of_them(text: str) -> None:
     assert pii.replace(text, PiiSettings())[0] == datatroves(text)
 
