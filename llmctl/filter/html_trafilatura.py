@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from llmctl.filter import html_shortcuts
 from llmctl.filter.config import ExtractSettings
 
 # Its caches hold text of pages that are long gone.
@@ -19,6 +20,7 @@ class Trafilatura:
     def __init__(self, settings: ExtractSettings) -> None:
         import trafilatura
 
+        html_shortcuts.install()
         # It logs what it cannot parse; that is recorded with the page instead.
         logging.getLogger(trafilatura.__name__).setLevel(logging.CRITICAL)
         self._main_text, self._pages = trafilatura.extract, 0

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 import random
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +18,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import faulty_parsers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmctl.errors import UserError
+from llmctl.filter import html_shortcuts
 from llmctl.filter.config import ExtractSettings
 from llmctl.filter.extract import Extract
 from llmctl.filter.html_text import MainText
 from llmctl.filter.row import Row
-from llmctl.formats.charset import decode
 from llmctl.formats.document import Document
 from llmctl.parallel import Guard
 
@@ -212,11 +215,84 @@ def test_a_page_gives_the_same_text_whatever_came_before_it(data: Path, extracto
         assert all(main_text((html, None)) == alone[html] for html in pages)
 
 
-@pytest.mark.slow
-def test_the_text_is_trafilaturas_own(data: Path) -> None:
-    import trafilatura
+# Trafilatura as it is, in a process where nothing else has touched it: pages as JSON of base64 in, texts out.
+_PLAIN = """
+import base64, json, sys
+from trafilatura import extract
+from llmctl.formats.charset import decode
+pages = map(base64.b64decode, json.load(sys.stdin))
+print(json.dumps([extract(decode(p), favor_precision=True, include_comments=False) or "" for p in pages]))
+"""
 
+
+@pytest.mark.slow
+def test_the_text_is_trafilaturas_own_on_every_real_page(data: Path) -> None:
+    pages = [
+        *real_pages(data),
+        *(HOSTILE[name] for name in sorted(READABLE)),
+        b"<html><o:p a&#1;='&#2;' class='&#3;'>x",
+    ]
+    sent = json.dumps([base64.b64encode(p).decode() for p in pages])
+    plain = subprocess.run([sys.executable, "-c", _PLAIN], input=sent, capture_output=True, text=True, check=True)
     main_text = MainText(ExtractSettings())
-    for html in real_pages(data)[::8]:
-        expected = trafilatura.extract(decode(html), favor_precision=True, include_comments=False)
-        assert main_text((html, None)) == (expected or "")
+    assert [main_text((p, None)) for p in pages] == json.loads(plain.stdout)
+
+
+def test_the_shortcuts_have_taken_hold() -> None:
+    from trafilatura import xpaths
+
+    html_shortcuts.install()
+    for expressions in (xpaths.OVERALL_DISCARD_XPATH, xpaths.REMOVE_COMMENTS_XPATH, xpaths.TEASER_DISCARD_XPATH):
+        assert all(isinstance(e, html_shortcuts.Remembered) for e in expressions)
+    assert html_shortcuts.install() == 0  # once is enough
+
+
+@pytest.mark.parametrize(
+    ("path", "own", "rest"),
+    [
+        (".//*[self::p or self::div][@id='a']", 2, 0),
+        (".//*[re:test(@id|@class, 'a[0-9]/\\]')]", 1, 0),
+        (".//*[contains(translate(@id, 'T', 't'), 't')][not(.//h1) or @id]", 1, 1),
+        (".//*[@class='a'][1]", 1, 1),
+        (".//*[position()=1]", None, None),
+        (".//*[@class=../@id]", None, None),
+        (".//*[@id]/p", None, None),
+        (".//*[@id]|.//p", None, None),
+        (".//header", None, None),
+        ("(.//*[@id])[1]", None, None),
+    ],
+)
+def test_only_tests_of_the_element_itself_are_remembered(path: str, own: int | None, rest: int | None) -> None:
+    found = html_shortcuts.understood(path)
+    assert (tuple(map(len, found)) if found else (None, None)) == (own, rest)
+
+
+ELEMENTS = st.tuples(
+    st.sampled_from(["div", "p", "b"]),
+    st.permutations(["id", "class", "style"]),
+    st.integers(0, 3),
+    st.sampled_from(["nav", "x", "", "ad-box", "é"]),
+)
+
+
+@given(st.lists(ELEMENTS, max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_a_remembered_expression_finds_what_the_expression_finds(
+    elements: list[tuple[str, list[str], int, str]],
+) -> None:
+    from lxml import etree, html
+
+    tree = html.fromstring("<html><body></body></html>")
+    for i, (tag, names, count, value) in enumerate(elements):
+        parent = list(tree.iter())[i % (i // 2 + 1)]
+        element = etree.SubElement(parent, tag)
+        for name in names[:count]:
+            element.set(name, value if name != "style" else "x")
+    for path in (
+        ".//*[self::div or self::p][re:test(@id|@class, '^nav|ad-')]",
+        ".//*[@class='x' or contains(@style, 'x')]",
+        ".//*[self::div][@id='x'][not(.//p)]",
+    ):
+        expression = etree.XPath(path, namespaces={"re": "http://exslt.org/regular-expressions"})
+        remembered = html_shortcuts.Remembered(expression)
+        assert remembered(tree) == expression(tree) == remembered(tree)
