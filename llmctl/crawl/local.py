@@ -12,8 +12,9 @@ from llmctl.console import Console
 from llmctl.crawl.archive import Archive
 from llmctl.crawl.config import CrawlConfig
 from llmctl.formats.document import Damage, DamageList, Document
+from llmctl.formats.tables import read_hub
 from llmctl.formats.warc import Record, is_page, read_warc, records
-from llmctl.formats.web import document_files, read_documents
+from llmctl.formats.web import document_files
 from llmctl.workspace import Workspace
 
 _FLUSH = 16_000_000  # characters held before they are written
@@ -70,7 +71,7 @@ def members(file: Path, name: str, damage: DamageList, start: int = 0) -> Iterat
 def _items(path: Path, damage: DamageList) -> Iterator[tuple[Record | Document, bytes]]:
     """The records of archives, with their gzip members, and the documents of everything else."""
     if str(path).startswith("hf:"):
-        yield from ((document, b"") for document in read_documents(path))
+        yield from ((document, b"") for document in read_hub(str(path)[3:], damage))
         return
     for file, name, reader in document_files(path):
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -113,25 +114,34 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def read_hub(name: str) -> Iterator[Document]:
+def read_hub(name: str, damage: DamageList) -> Iterator[Document]:
     """The rows of `org/data[:config][@split]` on the Hugging Face hub, streamed; the split is `train` unless named."""
     from datasets import load_dataset
 
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it says on stderr is in its exceptions as well
     where, _, split = name.partition("@")
     repo, _, config = where.partition(":")
-    try:
-        rows = iter(load_dataset(repo, config or None, split=split or "train", streaming=True))
-        row = next(rows, None)
-    except Exception as e:  # datasets raises whatever its readers and its HTTP client raise
-        raise UserError(f"cannot read it from the hub: {str(e).splitlines()[0]}", f"hf:{name}") from e
-    number = 0
-    while row is not None:
+    rows: Iterator[dict[str, Any]] = iter(())
+    number = empty = 0
+    while True:
+        try:
+            if not number:
+                rows = iter(load_dataset(repo, config or None, split=split or "train", streaming=True))
+            row = next(rows, None)
+        except Exception as e:  # datasets raises whatever its readers and its HTTP client raise
+            what = f"the hub broke off after {number:,} rows" if number else "cannot read it from the hub"
+            raise UserError(f"{what}: {_first_line(e)}", f"hf:{name}", "check the name, or try again") from e
+        if row is None:
+            break
         number += 1
-        document = from_row(row, f"hf:{repo}#{number}", f"hf:{name}")
-        if document is None:
+        if number == 1 and not {*row} & {*_TEXT, *_HTML}:
             raise UserError("the rows have no text", f"hf:{name}", "columns there: " + ", ".join(map(str, row)))
-        yield document
-        row = next(rows, None)
+        if document := from_row(row, f"hf:{repo}#{number}", f"hf:{name}"):
+            yield document
+        else:
+            empty += 1
+    if empty:
+        damage.add(f"hf:{name}", "", f"{empty:,} of {number:,} rows have no text")
 
 
 def sound(text: str) -> str:

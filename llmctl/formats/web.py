@@ -36,7 +36,7 @@ def read_documents(path: Path, strict: bool = False, damage: list[Damage] | None
     """
     found = DamageList(strict, damage if damage is not None else [])
     if str(path).startswith("hf:"):
-        yield from read_hub(str(path)[3:])
+        yield from read_hub(str(path)[3:], found)
         return
     for file, name, reader in document_files(path):
         try:
@@ -58,7 +58,9 @@ def document_files(path: Path) -> list[tuple[Path, str, Reader]]:
     for file in sorted(path.rglob("*")):
         relative = file.relative_to(path)
         # What an artifact's folder holds beside its documents; a leading dot or underscore hides a file.
-        hidden = relative.parts[0] in ("dropped", "scores", "report.html") or any(p.startswith((".", "_")) for p in relative.parts)
+        hidden = relative.parts[0] in ("dropped", "scores", "report.html") or any(
+            p.startswith((".", "_")) for p in relative.parts
+        )
         if not hidden and file.is_file() and (reader := _by_name(file)):
             found.append((file, relative.as_posix(), reader))
     if not found:

@@ -154,7 +154,7 @@ GUESSED = {
     ),
     "cp1250": ("Zażółć gęślą jaźń; później poszliśmy do sklepu, gdzie kupiliśmy świeże bułki i mąkę.",),
     "cp1253": ("Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια.",),
-    "cp1254": ("Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar; akıl ve vicdana sahiptirler.",),
+    "cp1254": ("Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar, kardeşlik.",),
     "euc_jp": ("すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。",),
     "gb18030": ("人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心。",),
 }
