@@ -21,12 +21,13 @@ def filter_(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--sweep", help="Count what other thresholds keep; make nothing.", metavar="KEY=V1,V2"),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first damaged place of an archive.")] = False,
 ) -> dict[str, Any] | None:
     """Extract, filter and deduplicate [b]pages[/b] into a [b]corpus[/b], as FineWeb does."""
     if sweep:
         _sweep(common, pages, sweep)
         return None
-    return {"pages": pages}
+    return {"pages": pages, "strict": strict or None}
 
 
 def _sweep(common: Common, pages: str | None, asked: list[str]) -> None:
