@@ -118,7 +118,12 @@ def speed(texts: Sequence[str]) -> None:
     from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
     from datatrove.utils.hashing import HashConfig
 
-    theirs = MinhashDedupSignature("/tmp/unused", MinhashConfig(HashConfig(hash_fc="sha1", precision=64), 14, 8, 5))
+    theirs = MinhashDedupSignature(
+        "/tmp/unused",
+        MinhashConfig(
+            n_grams=5, num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(hash_fc="sha1", precision=64)
+        ),
+    )
     chain, hasher = their_chain(), MinHasher(FilterConfig(pages="-").minhash)
 
     def their_signature(text: str) -> None:
@@ -135,8 +140,7 @@ def speed(texts: Sequence[str]) -> None:
         measurer = _measurer(all_rules)
         scored = measurer(Document(id="x", text=text) for text in batch)
         kept = decide(measurer.columns, scored.values).kept
-        for i in kept:
-            hasher.signature(scored.final[i] or "")
+        list(hasher.signatures([scored.final[i] or "" for i in kept]))
 
     few = texts[: max(1, len(texts) // 4)]
     rows = [
@@ -144,7 +148,7 @@ def speed(texts: Sequence[str]) -> None:
         ("rules and MinHash, ours", rate(lambda: ours_all(texts, False), len(texts))),
         ("the same with every value", rate(lambda: ours_all(texts, True), len(texts))),
         ("signatures, datatrove", rate(lambda: [their_signature(t) for t in few], len(few))),
-        ("signatures, ours", rate(lambda: [hasher.signature(t) for t in texts], len(texts))),
+        ("signatures, ours", rate(lambda: list(hasher.signatures(texts)), len(texts))),
     ]
     print(f"\n{'documents a second, one core':<32} {len(texts):,} documents")
     for name, found in rows:

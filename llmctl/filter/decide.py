@@ -44,7 +44,7 @@ class Decision:
 
     def rules(self, document: int) -> list[str]:
         """The names of all rules that drop a document."""
-        return [self.columns[i].name for i in np.flatnonzero(self.failing[document])]
+        return [self.columns[int(i)].name for i in np.flatnonzero(self.failing[document])]
 
 
 def decide(columns: Sequence[Column], values: np.ndarray) -> Decision:

@@ -13,7 +13,7 @@ from typing import Any
 from llmctl.filter import pii, scores
 from llmctl.filter.config import FilterConfig
 from llmctl.filter.counts import Counts
-from llmctl.filter.duplicates import Removal
+from llmctl.filter.removals import Removal, Removals
 from llmctl.filter.tables import DROPPED, KEPT, TableWriter, read_rows
 from llmctl.filter.tokens import TokenCounter
 from llmctl.parallel import tick, whole_folder
@@ -24,10 +24,13 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class FinishTask:
-    """Shards that become one file, what goes from each, the settings as JSON, and the folder to make."""
+    """Shards that become one file and their numbers, what goes from them, the settings as JSON, and the folder to
+    make.
+    """
 
     shards: tuple[str, ...]
-    removed: tuple[tuple[Removal, ...], ...]
+    numbers: tuple[int, ...]
+    removed: Removals
     settings: str
     tokenizer: str
     out: str
@@ -46,10 +49,10 @@ def finish_file(task: FinishTask) -> str:
             TableWriter(making / "data.parquet", KEPT) as kept,
             TableWriter(making / "dropped.parquet", DROPPED) as out,
         ):
-            for shard, removed in zip(task.shards, task.removed, strict=True):
+            for shard, number in zip(task.shards, task.numbers, strict=True):
                 for row in read_rows(Path(shard) / "dropped.parquet"):
                     out.add(row)
-                stay = _without(Path(shard), removed, config, counts, out)
+                stay = _without(Path(shard), task.removed[number], config, counts, out)
                 while batch := list(islice(stay, _BATCH)):
                     _keep(batch, config, counts, count_tokens, kept)
         parts = [path for shard in task.shards if (path := Path(shard) / "scores.parquet").exists()]

@@ -113,7 +113,8 @@ class Passes:
         tasks = [
             FinishTask(
                 shards=tuple(str(screened[i]) for i in members),
-                removed=tuple(tuple(removed[i]) for i in members),
+                numbers=tuple(members),
+                removed=removed,
                 settings=settings,
                 tokenizer=tokenizer,
                 out=str(root / f"{number:05d}"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,60 +48,33 @@ def screen_shard(task: ScreenTask) -> int:
     decision = decide(prepared.measurer.columns, scored.values)
     counts = Counts(prepared.step_names)
     funnel(counts, decision, scored.sizes)
+    rows = [prepared.outcome(scored, decision, i, counts) for i in range(len(scored.rows))]
     with whole_folder(Path(task.out)) as making:
-        prints = Prints(prepared.hasher)
         with (
             TableWriter(making / "kept.parquet", KEPT) as kept,
             TableWriter(making / "dropped.parquet", DROPPED) as out,
         ):
-            for i in range(len(scored.rows)):
-                row = prepared.outcome(scored, decision, i, counts)
-                if "rule" in row:
-                    out.add(row)
-                else:
-                    scored.signatures[i] = prints.add(kept.count, row["text"], scored.signatures[i])
-                    kept.add(row)
-        prints.save(making)
+            for row in rows:
+                (out if "rule" in row else kept).add(row)
+        stay = [i for i, row in enumerate(rows) if "rule" not in row]
+        prepared.sign(scored, stay, [rows[i]["text"] for i in stay])
+        save_prints(making, [rows[i]["text"] for i in stay], [scored.signatures[i] for i in stay], prepared.hasher)
         if prepared.config.scores and not task.shard.has_current_scores:
             scores.write(making / "scores.parquet", scored.table(prepared.measurer.columns))
         (making / "counts.json").write_text(json.dumps(counts.as_dict), encoding="utf-8")
     return task.shard.number
 
 
-class Prints:
-    """The fingerprints of a shard's kept documents: digests (rows, 2), signatures (some, buckets, hashes) and their
-    rows.
-    """
-
-    def __init__(self, hasher: MinHasher | None) -> None:
-        self._hasher = hasher
-        self._digests: list[np.ndarray] = []
-        self._signatures: list[np.ndarray] = []
-        self._rows: list[int] = []
-
-    def add(self, row: int, text: str, known: bytes | None) -> bytes | None:
-        """The text of row `row`; rows come in order. Its signature, which is `known` where it was made before: empty
-        where the text is too short for one, None where none is wanted.
-        """
-        self._digests.append(exact.digest(text))
-        if self._hasher is None:
-            return known
-        if known is None:
-            made = self._hasher.signature(text)
-            known = b"" if made is None else made.astype("<u8").tobytes()
-        if known:
-            self._signatures.append(np.frombuffer(known, dtype="<u8").reshape(self._hasher.shape))
-            self._rows.append(row)
-        return known
-
-    def save(self, folder: Path) -> None:
-        """Write them."""
-        shape = self._hasher.shape if self._hasher else (0, 0)
-        np.save(folder / "digests.npy", np.array(self._digests, dtype="<u8").reshape(-1, 2))
-        np.save(
-            folder / "signatures.npy", np.array(self._signatures, dtype="<u8").reshape(len(self._signatures), *shape)
-        )
-        np.save(folder / "signed_rows.npy", np.array(self._rows, dtype="<i8"))
+def save_prints(
+    folder: Path, texts: Sequence[str], signatures: Sequence[bytes | None], hasher: MinHasher | None
+) -> None:
+    """What duplicates are found by: digests (rows, 2), signatures (some, buckets, hashes) and the rows of these."""
+    signed = [row for row, signature in enumerate(signatures) if hasher and signature]
+    found = b"".join(signatures[row] or b"" for row in signed)
+    shape = hasher.shape if hasher else (0, 0)
+    np.save(folder / "digests.npy", np.array([exact.digest(t) for t in texts], dtype="<u8").reshape(-1, 2))
+    np.save(folder / "signatures.npy", np.frombuffer(found, dtype="<u8").reshape(len(signed), *shape))
+    np.save(folder / "signed_rows.npy", np.array(signed, dtype="<i8"))
 
 
 class Prepared:
@@ -125,6 +98,17 @@ class Prepared:
         tick(len(table))
         found = Scored.of(table, self.measurer.columns)
         return found if shard.signed else Scored(**{**vars(found), "signatures": [None] * len(table)})
+
+    def sign(self, scored: Scored, documents: Sequence[int], texts: Sequence[str]) -> None:
+        """Give these documents, whose final texts are `texts`, the signatures that they have not: empty bytes where the
+        text is too short for one.
+        """
+        if self.hasher is None:
+            return
+        new = [(i, text) for i, text in zip(documents, texts, strict=True) if scored.signatures[i] is None]
+        made = self.hasher.signatures([text for _, text in new])
+        for (i, _), signature in zip(new, made, strict=True):
+            scored.signatures[i] = b"" if signature is None else signature.astype("<u8").tobytes()
 
     def outcome(self, scored: Scored, decision: Decision, i: int, counts: Counts) -> dict[str, Any]:
         """The row of document `i` in the corpus, or, with a `rule`, its row among the dropped."""

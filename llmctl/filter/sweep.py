@@ -49,7 +49,7 @@ def sweep(config: FilterConfig, source: Artifact | Foreign, asked: Sequence[str]
     grid = list(itertools.product(*[_choices(a) for a in asked]))
     if len(grid) > _MOST:
         raise UserError(f"that is {len(grid):,} combinations", fix=f"sweep over at most {_MOST:,}")
-    rules: dict[tuple[str, str], tuple[Rule, ...]] = {}
+    rules: dict[tuple[str, str], Sequence[Rule]] = {}
     found = []
     for settings in grid:
         tried = _with(now, settings, before)
@@ -93,7 +93,7 @@ def _with(now: FilterConfig, settings: Sequence[str], before: FilterConfig) -> F
     return tried
 
 
-def _rules(config: FilterConfig, name: str, known: dict[tuple[str, str], tuple[Rule, ...]]) -> tuple[Rule, ...]:
+def _rules(config: FilterConfig, name: str, known: dict[tuple[str, str], Sequence[Rule]]) -> Sequence[Rule]:
     """The rules of a step. Steps read lists and models, so each is made once for the same settings."""
     settings = getattr(config, name)
     key = (name, json.dumps(settings.model_dump(mode="json")))
