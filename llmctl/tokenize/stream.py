@@ -99,7 +99,7 @@ def _look(console: Console, text: str, tokenizer: Tokenizer, name: str, sink: IO
         from rich.console import Console as Rich
 
         page = io.StringIO()
-        rich = Rich(file=page, force_terminal=sink.isatty(), highlight=False, soft_wrap=True)
+        rich = Rich(file=page, force_terminal=sink.isatty() or None, highlight=False, soft_wrap=True)
         rich.print(show(text, tokenizer, how.special))
         sink.write(page.getvalue().encode())
         sink.flush()
