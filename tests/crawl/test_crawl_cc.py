@@ -80,6 +80,7 @@ def test_captures_are_written_as_they_are(cc: CommonCrawl, crawl: Any, take: Any
     assert crawl.artifact.figures["fetched"] == len(found)
 
 
+@pytest.mark.slow
 def test_filters(cc: CommonCrawl, take: Any) -> None:
     assert take(f"{IANA}&lang=fra", out="a") and set(take(f"{IANA}&lang=fra", out="b")) == {
         r["url"] for r in rows(cc, "org,iana", languages="fra,eng")
