@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +145,7 @@ def dial(
     # No grouping: it saves cache memory when serving, costs loss in training, and these caches are small.
     kv_heads = kv_heads or heads
     # Multiples of 64 keep the matrix units full.
-    mlp_width = mlp_width or -int(-width * traits.mlp_ratio // 64) * 64
+    mlp_width = mlp_width or math.ceil(width * traits.mlp_ratio / 64) * 64
     return ModelConfig(
         family=family,
         vocab_size=vocab_size,

@@ -32,14 +32,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 128},
     "nanochat": {"final_logit_softcapping": 15.0},
 }
+_MAY_BE_NULL = ("final_logit_softcapping",)  # null is a value of its own here; elsewhere it is the same as no key
 
 
 def write(config: ModelConfig, reward: bool) -> dict[str, Any]:
     """The `config.json` of a model, without the token ids; `reward` for one with a scalar head."""
-    if config.family == "gpt2":
-        found = _write_gpt2(config)
-    else:
-        found = _write_common(config)
+    found = _write_gpt2(config) if config.family == "gpt2" else _write_common(config)
     head = "ForSequenceClassification" if reward else config.traits.causal
     found = {"architectures": [config.traits.classes + head], "model_type": config.family} | found
     return found | ({"num_labels": 1, "id2label": {"0": "score"}, "label2id": {"score": 0}} if reward else {})
@@ -150,9 +148,6 @@ def read(found: dict[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-_MAY_BE_NULL = ("final_logit_softcapping",)  # null is a value of its own here; elsewhere it is the same as no key
-
-
 def _rope(found: dict[str, Any]) -> dict[str, Any]:
     """The rotary settings, from where transformers 5 has them and from the two keys of transformers 4."""
     rope = {"rope_theta": found.get("rope_theta")} | (found.get("rope_parameters") or {})
@@ -179,7 +174,7 @@ def _refuse(found: dict[str, Any], family: str, where: str) -> None:
     known = activation in _ACTIVATIONS[traits.mlp]
     wrong = {
         "rope_scaling": kind not in ("default", "llama3") and kind,
-        "partial_rotary_factor": turned != 1.0 and turned,
+        "partial_rotary_factor": turned != 1.0 and str(turned),
         "activation_function" if family == "gpt2" else "hidden_act": not known and activation,
         "use_sliding_window": found.get("use_sliding_window"),
         "layer_types": sorted(set(found.get("layer_types") or []) - {"full_attention"}),

@@ -138,6 +138,7 @@ def rewrite(path: Path, **changes) -> None:
         (lambda m: rewrite(m / "config.json", layer_types=["sliding_attention"]), "layer_types"),
         (lambda m: rewrite(m / "config.json", hidden_act="gelu"), "hidden_act"),
         (lambda m: rewrite(m / "config.json", partial_rotary_factor=0.5), "partial_rotary_factor"),
+        (lambda m: rewrite(m / "config.json", partial_rotary_factor=0), "partial_rotary_factor"),
         (lambda m: rewrite(m / "config.json", quantization_config={"bits": 4}), "quantization_config"),
         (lambda m: rewrite(m / "config.json", rope_scaling={"rope_type": "llama3"}), "factor"),
         (lambda m: rewrite(m / "config.json", rope_scaling=3), "config.json"),
