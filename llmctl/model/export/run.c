@@ -264,11 +264,11 @@ static void make_room(void) {
 }
 
 static float dot(const float *a, const float *b, int32_t n) {
-    float sum[32] = {0}, total = 0; /* 32 sums side by side: the compiler makes vectors of them */
+    float sum[16] = {0}, total = 0; /* 16 sums side by side: the compiler makes vectors of them */
     int32_t i = 0;
-    for (; i + 32 <= n; i += 32)
-        for (int32_t j = 0; j < 32; j++) sum[j] += a[i + j] * b[i + j];
-    for (int32_t j = 0; j < 32; j++) total += sum[j];
+    for (; i + 16 <= n; i += 16)
+        for (int32_t j = 0; j < 16; j++) sum[j] += a[i + j] * b[i + j];
+    for (int32_t j = 0; j < 16; j++) total += sum[j];
     for (; i < n; i++) total += a[i] * b[i];
     return total;
 }
