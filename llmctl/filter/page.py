@@ -48,13 +48,13 @@ class RuleView:
     kept: list[Near] = field(default_factory=list)
 
 
-def write_page(folder: Path, name: str, counts: Counts, columns: Sequence[Column], kept: int, size: int) -> None:
+def write_page(folder: Path, counts: Counts, columns: Sequence[Column], kept: int, size: int) -> None:
     """`report.html` in the corpus folder, from its counts and, where they are kept, its scores."""
     files = sorted((folder / "scores").glob("*.parquet"))
     parts = [_funnel(counts, kept, size)]
     if files:
         parts.append(_rules(files, columns))
-    html.write_page(folder / "report.html", f"corpus {name}", parts, "what was read, what was dropped, and why")
+    html.write_page(folder / "report.html", "What became of the documents", parts, "read, dropped, kept, and why")
 
 
 def _funnel(counts: Counts, kept: int, size: int) -> html.Html:

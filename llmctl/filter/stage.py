@@ -42,7 +42,7 @@ def run(config: FilterConfig, workspace: Workspace, console: Console) -> Artifac
         build.figures.update(_figures(counts, len(inventory.damage), bool(tokenizer)))
         build.figures.update({"quality": trained} if trained else {})
         build.figures.update({"duplicates": passes.duplicates} if passes.duplicates else {})
-        write_page(build.path, config.out, counts, columns_of(steps_of(now)), *counts.last())
+        write_page(build.path, counts, columns_of(steps_of(now)), *counts.last())
         _show(counts, console)
     return build.done()
 

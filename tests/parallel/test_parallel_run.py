@@ -121,8 +121,9 @@ def test_ray_that_is_not_installed_gives_one_clear_line(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_ray_gives_what_local_processes_give() -> None:
+def test_ray_gives_what_local_processes_give(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import `functions` by its name
     assert sorted(run_shards(functions.square, range(5), 2, "ray")) == [0, 1, 4, 9, 16]
     with pytest.raises(UserError, match="no such page"):
         list(run_shards(functions.wrong, ["mistake"], 2, "ray"))
