@@ -7,7 +7,7 @@ from typing import Any
 
 from llmctl.console import Console
 from llmctl.errors import UserError
-from llmctl.filter import decontamination, own, quality
+from llmctl.filter import decontamination, language, own, quality
 from llmctl.filter.again import has_scores, inherited, same_measures
 from llmctl.filter.config import FilterConfig
 from llmctl.filter.counts import Counts, funnel_rows
@@ -57,6 +57,8 @@ def _readied(
     trained: dict[str, Any] = {}
     if config is not before and same_measures(config, before):  # the values are there already
         return config, trained
+    if config.language.enabled:
+        language.model_path(config.language)  # fetched once, before the processes ask for it
     if config.quality.wanted:
         changed["quality"], trained = quality.prepare(config.quality, workspace, build.path, config.seed)
     if config.decontamination.wanted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -31,8 +31,10 @@ def rows_of(schema: type[BaseModel], prefix: str = "") -> list[tuple[str, str, s
 
 def type_name(annotation: Any) -> str:
     """A type as a person would write it."""
-    args = [a for a in get_args(annotation) if a is not type(None)]
     origin = get_origin(annotation)
+    if origin is Annotated:
+        return type_name(get_args(annotation)[0])
+    args = [a for a in get_args(annotation) if a is not type(None)]
     if origin is None:
         return getattr(annotation, "__name__", str(annotation))
     if origin in (list, tuple, dict):

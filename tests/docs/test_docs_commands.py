@@ -15,7 +15,7 @@ from pathlib import Path
 
 import files
 import pytest
-from small import QUICKSTART, YOUR_DATA, flags
+from small import FINEWEB, QUICKSTART, SITE, YOUR_DATA, flags
 
 from llmctl.pipeline.docs import refreshed
 
@@ -37,6 +37,9 @@ SMALL = {
     "chat": ["max_new_tokens=8"],
     "synth": ["heldout=4"],
 }
+
+
+RECIPES = {"your-data": YOUR_DATA, "quickstart": QUICKSTART, "site": SITE, "fineweb": FINEWEB}
 
 
 def commands() -> list[tuple[str, str]]:
@@ -99,7 +102,7 @@ def small(command: str) -> str:
     def add(match: re.Match[str]) -> str:
         stage = match[2]
         if stage == "run":
-            sets = YOUR_DATA if "your-data" in match[0] else QUICKSTART if "quickstart" in match[0] else []
+            sets = next((small for name, small in RECIPES.items() if name in match[0]), [])
         elif stage == "tokenize" and " - " in match[0]:
             sets = []
         else:

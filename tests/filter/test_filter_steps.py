@@ -1,4 +1,4 @@
-"""Extraction, one's own filter, token counts."""
+"""One's own filter, token counts."""
 
 from __future__ import annotations
 
@@ -8,36 +8,34 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from filter_helpers import PROSE, verdict
+from filter_helpers import PROSE
 
 from llmctl.errors import UserError
-from llmctl.filter.config import (
-    FilterConfig,
-    OwnSettings,
-)
+from llmctl.filter.config import FilterConfig, OwnSettings
 from llmctl.filter.own import Own
 from llmctl.filter.tokens import TokenCounter
 
 # One's own
 
 
-def own(name: str) -> Own:
-    return Own(OwnSettings(function=f"own_filters:{name}"))
+def own(name: str, text: str = PROSE) -> str:
+    """Why a filter drops the text; empty where it keeps it."""
+    return Own(OwnSettings(function=name if ":" in name else f"own_filters:{name}"))({"id": "x", "text": text})
 
 
 def test_a_filter_of_ones_own_drops_for_its_reason() -> None:
-    assert verdict(own("no_bridges"), PROSE) == "bridge"
-    assert verdict(own("no_bridges"), "a river") == ""
+    assert own("no_bridges") == "bridge"
+    assert own("no_bridges", "a river") == ""
 
 
 def test_a_filter_that_raises_ends_with_one_clear_line() -> None:
     with pytest.raises(UserError, match=r"(?s)own_filters.py:\d+: .*own_filters:raises raised KeyError.*document 'x'"):
-        verdict(own("raises"), PROSE)
+        own("raises")
 
 
 def test_a_filter_that_answers_something_else_is_told_what_to_return() -> None:
     with pytest.raises(UserError, match="returned 'maybe'"):
-        verdict(own("says_maybe"), PROSE)
+        own("says_maybe")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +45,7 @@ def test_a_filter_that_answers_something_else_is_told_what_to_return() -> None:
 )  # fmt: skip
 def test_a_filter_that_is_not_there(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        verdict(Own(OwnSettings(function=name)), PROSE)
+        own(name)
 
 
 def test_a_filters_name_is_checked_with_the_settings() -> None:

@@ -37,6 +37,8 @@ YOUR_DATA = [
     "mine-answer.max_new_tokens=12",
 ]
 
+FINEWEB = ["filter.workers=2"]
+
 SITE = ["crawl.max_pages=60", "crawl.politeness.delay=0.0"]
 
 
