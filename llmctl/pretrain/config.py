@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from llmctl.recipe import InputOf, NoResult, Settings, StageSettings
-from llmctl.train.settings import TrainSettings
+from llmctl.train.settings import OptimizerSettings, TrainSettings
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -24,10 +24,13 @@ class ModelSettings(Settings):
     """Key and value heads; fewer than the heads of the queries save cache memory. The rule: as many."""
     mlp_width: Count = 0
     """Size inside the MLP. The rule: 8/3 of the width, in steps of 64."""
-    tie_embeddings: bool = True
-    """One table for the embedding and the head. A second one is worth its weights in larger models only."""
-    family: Literal["qwen3", "llama"] = "qwen3"
-    """`qwen3` normalises queries and keys, which lets learning rates be higher; `llama` does not."""
+    tie_embeddings: bool | None = None
+    """One table for the embedding and the head. The rule: one, but for `nanochat`; a second one is worth its weights in
+    larger models only."""
+    family: Literal["qwen3", "qwen2", "llama", "nanochat", "gpt2"] = "qwen3"
+    """Which of the families that transformers loads. `qwen3` normalises queries and keys, which lets learning rates be
+    higher; `nanochat` does too, with a plain MLP and bounded logits; `llama` and `qwen2` do not; `gpt2` is the model of
+    2019. llama.cpp loads all but `nanochat`."""
 
 
 class SampleSettings(Settings):
@@ -44,9 +47,22 @@ class SampleSettings(Settings):
     """How freely; 0 always takes the likeliest token."""
 
 
+class PretrainOptimizerSettings(OptimizerSettings):
+    """Which optimizer moves which weights, and how far. 0 leaves a rate to the rule."""
+
+    matrix_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate of Muon. The rule: 0.02, at every size: its step is relative to the weights."""
+    lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate of AdamW: embeddings, head and vectors, or everything with `adamw`. The rule: 0.01 x sqrt(256 /
+    width). 120 updates of 2,048 tokens at depth 3 gave 2.23 bits a byte with 0.003, 2.15 with 0.01 and 2.13 with 0.02,
+    which a longer run would find high. For `adamw` give it: 0.003 at width 256."""
+
+
 class PretrainTrainSettings(TrainSettings):
     """How long, with what, and how carefully to train."""
 
+    optimizer: PretrainOptimizerSettings = PretrainOptimizerSettings()
+    """Which optimizer, and how far it steps."""
     spike: Annotated[float, Field(ge=0)] = 8.0
     """A step whose loss or gradient norm lies more than so many standard deviations above the last 128 is left out; 0
     leaves none out. 8 is far outside what text does to a healthy run: in the quickstart's it never happens."""
@@ -61,7 +77,8 @@ class PretrainConfig(StageSettings):
     tokens: Annotated[str, InputOf(("tokens",))]
     """What `llmctl tokenize` made."""
     init: Annotated[str, InputOf(("model",), files=True)] = ""
-    """A model of the workspace, or a Hugging Face folder, to go on from. It must have the tokens' tokenizer."""
+    """A model to go on from: of the workspace, a Hugging Face folder, or `hf:org/name`. It must have the tokens'
+    tokenizer."""
     out: str = "base"
     """The name of the model."""
     depth: Positive = 4
@@ -72,9 +89,9 @@ class PretrainConfig(StageSettings):
     context: Positive = 256
     """Tokens a row: how far back the model learns to look. Attention costs its square, and a longer one sees fewer rows
     for the same tokens."""
-    batch_tokens: Positive = 4096
-    """Tokens an update. Small for short runs, which need many updates more than quiet gradients; 500,000 is usual for
-    runs of billions."""
+    batch_tokens: Count = 0
+    """Tokens an update. The rule, at 0: 4,096 x sqrt(tokens of the run / 1,000,000), to the next power of two: short
+    runs need many updates more than quiet gradients; at ten billion tokens it comes to GPT-2's half a million."""
     rows_at_once: Positive = 32
     """Rows in one pass; a larger batch is worked off in several. Fewer use less memory."""
     tokens_per_parameter: Annotated[float, Field(gt=0)] = 20.0
@@ -90,6 +107,8 @@ class PretrainConfig(StageSettings):
     """Bits a byte on held-out text every so many updates; 0 measures before and after only."""
     eval_tokens: Count = 65536
     """On how many held-out tokens; 0 takes all."""
+    price: Annotated[float, Field(ge=0), NoResult()] = 0.0
+    """What an hour of the machine costs, in any currency: `--dry-run` then says what the run will."""
     samples: SampleSettings = SampleSettings()
     """What the model is asked to continue while it trains."""
     train: PretrainTrainSettings = PretrainTrainSettings()

@@ -16,7 +16,9 @@ from llmctl.model.config import ModelConfig, dial
 from llmctl.model.folder import load_model, save_model
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.model.transformer import Transformer
+from llmctl.model.vocabulary import with_chat_tokens
 from llmctl.pretrain.config import PretrainConfig
+from llmctl.pretrain.rules import Derived, derive
 from llmctl.pretrain.windows import Windows
 from llmctl.train import estimate
 from llmctl.train.device import best_device
@@ -27,6 +29,7 @@ from llmctl.train.settings import TrainSettings
 from llmctl.workspace import Artifact, Workspace
 
 BITS = "bits_per_byte"
+_SHAPE = "width 64 a layer; heads of 64, of 128 from depth 12 on; MLP by the family"
 
 
 @dataclass
@@ -39,8 +42,13 @@ class Job:
     tokenizer: Tokenizer
     start: Transformer | None  # the model to go on from
     shape: ModelConfig
-    rows: int
-    settings: TrainSettings  # with the steps filled in
+    derived: Derived
+    settings: TrainSettings  # with what the rules set
+
+    @property
+    def rows(self) -> int:
+        """Rows an update."""
+        return self.derived.rows
 
     @property
     def tokens(self) -> int:
@@ -55,10 +63,9 @@ def job(config: PretrainConfig, workspace: Workspace) -> Job:
     tokenizer = Tokenizer.load(tokens.path / "tokenizer")
     start = _start(config, workspace, tokenizer) if config.init else None
     shape = start.config if start else _shape(config, tokenizer)
-    rows = max(1, round(config.batch_tokens / config.context))
-    steps = config.train.steps or _steps(config, shape, training.tokens, rows * config.context)
-    settings = config.train.model_copy(update={"steps": steps})
-    return Job(config, training, held_out, tokenizer, start, shape, rows, settings)
+    derived = derive(config, shape, training.tokens)
+    settings = config.train.model_copy(update={"steps": derived.steps, "optimizer": derived.optimizer})
+    return Job(config, training, held_out, tokenizer, start, shape, derived, settings)
 
 
 def run(config: PretrainConfig, workspace: Workspace, console: Console) -> Artifact:
@@ -91,15 +98,18 @@ def run(config: PretrainConfig, workspace: Workspace, console: Console) -> Artif
 def plan(config: PretrainConfig, workspace: Workspace) -> list[tuple[str, str]]:
     """What a run would do and cost."""
     work = job(config, workspace)
-    shape, steps = work.shape, work.settings.steps
+    shape = work.shape
     epochs = work.tokens / max(1, work.training.tokens)
     shown = f"{shape.layers} layers of width {shape.width}, {shape.heads} heads, MLP {shape.mlp_width}"
     return [
         ("model", f"{shown}, vocabulary {shape.vocab_size:,}"),
         ("parameters", f"{shape.parameters():,} ({shape.parameters(embeddings=False):,} without embeddings)"),
-        ("updates", f"{steps:,} of {work.rows} rows x {config.context} tokens"),
+        *([] if config.init else [("shape", _SHAPE)]),
+        *work.derived.reasons,
         ("data", f"{work.training.tokens:,} tokens, seen {epochs:.2f} times"),
-        *estimate.rows(shape, work.tokens, min(work.rows, config.rows_at_once), config.context, work.settings),
+        *estimate.rows(
+            shape, work.tokens, min(work.rows, config.rows_at_once), config.context, work.settings, config.price
+        ),
     ]
 
 
@@ -131,7 +141,7 @@ class Samples:
         self.prompts, self.console = how.prompts, console
         self.engine = Engine(model, work.tokenizer, work.config.train.precision)
         # A base model begins a text after the token that ends the one before.
-        self.ids = [[work.tokenizer.eos_id, *work.tokenizer.encode(p)] for p in how.prompts]
+        self.ids = [[work.tokenizer.bos_id, *work.tokenizer.encode(p)] for p in how.prompts]
         room = work.shape.context - max(map(len, self.ids))
         self.sampling = Sampling(max(1, min(how.new_tokens, room)), how.temperature, seed=work.config.seed)
 
@@ -193,7 +203,7 @@ def card(work: Job, found: dict[str, Any]) -> str:
 
 def _start(config: PretrainConfig, workspace: Workspace, tokenizer: Tokenizer) -> Transformer:
     path = workspace.resolve(config.init, ("model",), files=True).path
-    model, its = load_model(path)
+    model, its = with_chat_tokens(*load_model(path))
     if its.digest != tokenizer.digest:
         raise UserError(
             f"model {config.init!r} and tokens {config.tokens!r} have different tokenizers",
@@ -212,8 +222,3 @@ def _shape(config: PretrainConfig, tokenizer: Tokenizer) -> ModelConfig:
         return dial(config.depth, tokenizer.vocab_size, config.context, **config.model.model_dump())
     except ValueError as e:
         raise UserError(str(e), "model", "leave sizes at 0 to have them fit") from e
-
-
-def _steps(config: PretrainConfig, shape: ModelConfig, there: int, batch: int) -> int:
-    tokens = min(config.tokens_per_parameter * shape.parameters(), config.max_epochs * there)
-    return max(1, round(tokens / batch))

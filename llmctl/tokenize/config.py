@@ -30,6 +30,9 @@ class TokenizeConfig(StageSettings):
     """The most digits a token may hold. 0 chooses: 1 up to a vocabulary of 16,384, as small models learn sums best
     digit by digit (arXiv:2102.13019) and 100 two-digit tokens would be rare; 2 below 65,536 (nanochat measured it best
     at 32,768); 3 above, as GPT-4."""
+    compare: list[str] = []
+    """Other tokenizers to count the held-out text with, as `tokenizer` names them: GPT-2's files or GPT-4's
+    `cl100k_base.tiktoken` show what a vocabulary is worth."""
     max_train_chars: int = Field(200_000_000, ge=1)
     """How many characters to learn the vocabulary from; the first ones of the training split. About a minute for each
     200 M on two cores, and more changes little."""

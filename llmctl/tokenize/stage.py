@@ -46,6 +46,8 @@ def run(config: TokenizeConfig, workspace: Workspace, console: Console) -> Artif
             tokenizer=tokenizer.digest,
         )
         build.figures |= _figures(writers, documents, tokenizer)
+        if config.compare:
+            build.figures |= _compared(config, workspace, list(split.only("val", texts)), build.figures)
     if texts.damage:
         console.warn(f"{len(texts.damage)} places of the input could not be read, the first: {texts.damage[0]}")
     return build.done()
@@ -154,6 +156,19 @@ def _first_chars(texts: Iterable[str], limit: int) -> Iterator[str]:
             return
     if left == limit:
         raise UserError("the corpus holds no text to learn a vocabulary from")
+
+
+def _compared(
+    config: TokenizeConfig, workspace: Workspace, held_out: list[str], figures: dict[str, Any]
+) -> dict[str, Any]:
+    """Bytes a token of other tokenizers on the same held-out text."""
+    size = sum(len(text.encode()) for text in held_out)
+    found = {}
+    for name in config.compare:
+        other = load_any_tokenizer(workspace, name)
+        found[Path(name).name] = round(size / max(1, sum(map(len, other.encode_batch(held_out)))), 4)
+    shown = [{"label": f"bytes a token, {name}", "after": value, "unit": ""} for name, value in found.items()]
+    return {"bytes_per_token_of": {**found, config.out: figures["bytes_per_token"]}, "more": shown}
 
 
 def _figures(writers: list[TokenWriter], documents: int, tokenizer: Tokenizer) -> dict[str, Any]:

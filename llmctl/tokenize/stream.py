@@ -65,8 +65,6 @@ def pipe(
 def load_any_tokenizer(workspace: Workspace, value: str) -> Tokenizer:
     """A tokenizer by name (of a tokenizer, or of a model or tokens that carry one) or by path."""
     found = workspace.resolve(value, _KINDS, files=True)
-    if found.kind == "hub":
-        raise UserError(f"{value}: a tokenizer on the hub is not read yet", fix="download its tokenizer.json")
     return Tokenizer.load(found.path / "tokenizer" if found.kind == "tokens" else found.path)
 
 

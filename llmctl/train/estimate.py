@@ -17,6 +17,7 @@ from llmctl.train.peak import matmul_rate
 from llmctl.train.settings import TrainSettings
 
 _SHORT = 2e11  # FLOPs of one measured step: well under a second on a slow CPU, long enough to be typical
+_STEPS, _PATIENCE = 10, 10.0  # so many are measured, but no longer than so many seconds
 _TOKENS = 2048  # and no more than this many tokens, for models so small that overheads rule
 _LARGE = 400_000_000  # parameters from which on the model is not built just to be measured
 # What training makes of the rate of plain matrix products, where it is only guessed: nanochat's MFU is 0.41 to 0.46.
@@ -24,7 +25,7 @@ _UTILISATION = 0.4
 
 
 def seconds_a_token(shape: ModelConfig, context: int, settings: TrainSettings) -> tuple[float, str]:
-    """(seconds, how it was found out): three real steps of a model of this shape, or the rate of matrix products."""
+    """(seconds, how it was found out): ten real steps of a model of this shape, or the rate of matrix products."""
     device, flops = best_device(), shape.flops_per_token(context)
     if shape.parameters() > _LARGE:
         return flops / (_UTILISATION * matmul_rate(settings.precision)), "from the rate of matrix products"
@@ -33,8 +34,10 @@ def seconds_a_token(shape: ModelConfig, context: int, settings: TrainSettings) -
     rows = max(1, min(_TOKENS // context, int(_SHORT / (flops * context))))
     ids = torch.randint(shape.vocab_size, (rows, context), device=device)
     batch = Batch(ids, ids, torch.ones(rows, context, device=device))
-    best = float("inf")
-    for _ in range(3):  # the first warms up
+    best, since = float("inf"), time.perf_counter()
+    taken = 0
+    while taken < 3 or (taken < _STEPS and time.perf_counter() - since < _PATIENCE):  # the first warms up
+        taken += 1
         begun = time.perf_counter()
         with autocast(settings.precision, device):
             loss = lm_loss(model, batch)
@@ -42,13 +45,12 @@ def seconds_a_token(shape: ModelConfig, context: int, settings: TrainSettings) -
         optimizer.step(1.0)
         float(loss.total.detach())
         best = min(best, time.perf_counter() - begun)
-    return best / (rows * context), "measured by three steps"
+    return best / (rows * context), f"the best of {taken} measured steps, not compiled"
 
 
 def memory(shape: ModelConfig, rows: int, context: int, settings: TrainSettings) -> int:
     """Bytes, about: weights, gradients, optimizer state, and the activations of `rows` rows in one pass."""
-    matrices = shape.layers * shape.width * (2 * shape.head_dim * (shape.heads + shape.kv_heads) + 3 * shape.mlp_width)
-    moments = 2 * shape.parameters() - (matrices if settings.optimizer.name == "muon" else 0)
+    moments = 2 * shape.parameters() - (shape.matrix_parameters() if settings.optimizer.name == "muon" else 0)
     weights = 4 * (2 * shape.parameters() + moments)
     # What backward needs of a layer and token: some ten vectors of the width and four of the MLP's, in 2 or 4 bytes.
     size = compute_dtype(settings.precision, best_device()).itemsize
@@ -56,8 +58,10 @@ def memory(shape: ModelConfig, rows: int, context: int, settings: TrainSettings)
     return weights + activations
 
 
-def rows(shape: ModelConfig, tokens: int, rows_at_once: int, context: int, settings: TrainSettings) -> list[Any]:
-    """The lines of a plan that every training stage has: (what, how much)."""
+def rows(
+    shape: ModelConfig, tokens: int, rows_at_once: int, context: int, settings: TrainSettings, price: float = 0.0
+) -> list[Any]:
+    """The lines of a plan that every training stage has: (what, how much); its cost where an hour has a `price`."""
     seconds, how = seconds_a_token(shape, context, settings)
     flops = shape.flops_per_token(context) * tokens
     kind = str(compute_dtype(settings.precision, best_device())).removeprefix("torch.")
@@ -68,6 +72,7 @@ def rows(shape: ModelConfig, tokens: int, rows_at_once: int, context: int, setti
         ("precision", f"{kind} on {best_device()}"),
         ("speed", f"{1 / seconds:,.0f} tokens/s ({how})"),
         ("time", f"about {_minutes(tokens * seconds)}"),
+        *([("cost", f"about {tokens * seconds / 3600 * price:,.2f} at {price:g} an hour")] if price else []),
     ]
 
 

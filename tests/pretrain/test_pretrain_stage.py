@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from llmctl.errors import UserError
 from llmctl.formats.tokens import TokenReader
 from llmctl.model.folder import load_model
 from llmctl.pretrain import stage
-from llmctl.pretrain.config import PretrainConfig
+from llmctl.pretrain.config import PretrainConfig, PretrainOptimizerSettings
+from llmctl.pretrain.rules import Derived, derive
 from llmctl.pretrain.windows import Windows, restarted
 
 
@@ -106,9 +108,41 @@ def test_the_budget(workspace):
 
 def test_the_plan_says_what_it_will_cost(workspace):
     make_tokens(workspace)
-    rows = dict(stage.plan(config(), workspace))
-    assert "40 of 8 rows x 32 tokens" in rows["updates"]
-    assert {"model", "parameters", "tokens", "FLOPs", "memory", "speed", "time"} <= rows.keys()
+    rows = dict(stage.plan(config(price=24), workspace))
+    assert rows["updates"] == "40" and rows["batch"] == "256 tokens (8 rows of 32): given"
+    assert {"model", "shape", "parameters", "tokens", "FLOPs", "memory", "speed", "time"} <= rows.keys()
+    assert rows["cost"].endswith("at 24 an hour") and "cost" not in dict(stage.plan(config(), workspace))
+
+
+def test_the_dial_sets_batch_and_rates_by_its_rules(workspace):
+    make_tokens(workspace)
+    shape = stage.job(config(), workspace).shape
+    free = PretrainConfig.model_validate({"tokens": "little", "context": 64})
+
+    def at(tokens: float, **changes: Any) -> Derived:
+        budget = {"tokens_per_parameter": tokens / shape.parameters(), "max_epochs": 1e9}
+        return derive(free.model_copy(update={**budget, **changes}), shape, 1000)
+
+    # A million tokens in batches of 4,096; a hundred times as many in ten times as large ones, to a power of two.
+    assert at(1e6).rows * 64 == 4096 and at(1e6).steps == round(1e6 / 4096)
+    assert at(1e8).rows * 64 == 32768 and at(1e10).rows * 64 == 524288
+    assert at(1e8, batch_tokens=640).rows == 10
+    assert at(1e6).optimizer.matrix_lr == 0.02
+    assert at(1e6).optimizer.lr == pytest.approx(0.01 * (256 / shape.width) ** 0.5)
+    given = PretrainOptimizerSettings(lr=0.5, matrix_lr=0.25)
+    train = free.train.model_copy(update={"optimizer": given})
+    assert (at(1e6, train=train).optimizer.lr, at(1e6, train=train).optimizer.matrix_lr) == (0.5, 0.25)
+    wide = replace(shape, width=1024, heads=16, kv_heads=16, head_dim=64)
+    assert derive(free, wide, 10**9).optimizer.lr == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "nanochat", "gpt2"])
+def test_every_family_learns(workspace, console, family):
+    make_tokens(workspace)
+    shape = {"width": 32, "head_dim": 16, "family": family}
+    made = stage.run(config(model=shape, train={"steps": 20, "compile": False}), workspace, console)
+    assert made.figures["headline"]["after"] < 0.8 * made.figures["headline"]["before"]
+    assert load_model(made.path)[0].config.family == family
 
 
 @pytest.mark.parametrize(

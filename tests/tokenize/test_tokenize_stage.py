@@ -174,3 +174,34 @@ def test_the_plan_says_what_would_be_made(workspace: Workspace) -> None:
 def test_the_digits_follow_the_vocabulary(vocab: int, digits: int) -> None:
     assert TokenizeConfig(corpus="c").digits_for(vocab) == digits
     assert TokenizeConfig(corpus="c", digits=3).digits_for(vocab) == 3
+
+
+def test_published_vocabularies_are_measured_on_the_same_held_out_text(
+    data: Path, workspace: Workspace, console: Console
+) -> None:
+    tiktoken = pytest.importorskip("tiktoken")
+    import base64
+
+    corpus(workspace, TEXTS)
+    ranks = data / "tokenizers/cl100k_base.tiktoken"
+    compare = [str(data / "tokenizers/gpt2"), str(ranks)]
+    made = stage.run(config(val_fraction=0.2, compare=compare), workspace, console)
+    found = made.figures["bytes_per_token_of"]
+    assert set(found) == {"gpt2", "cl100k_base.tiktoken", "t"} and found["t"] == made.figures["bytes_per_token"]
+    pattern = (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|"
+        r"\s+(?!\S)|\s"
+    )
+    lines = (line.split() for line in ranks.read_bytes().splitlines())
+    reference = tiktoken.Encoding(
+        "x", pat_str=pattern, mergeable_ranks={base64.b64decode(b): int(r) for b, r in lines}, special_tokens={}
+    )
+    held_out = texts_of(made, "val")
+    expected = sum(len(t.encode()) for t in held_out) / sum(len(reference.encode(t)) for t in held_out)
+    assert found["cl100k_base.tiktoken"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_vocabulary_to_compare_with_that_is_not_there(workspace: Workspace, console: Console) -> None:
+    corpus(workspace, TEXTS)
+    with pytest.raises(UserError, match="nowhere"):
+        stage.run(config(compare=["nowhere.tiktoken"]), workspace, console)

@@ -1,0 +1,72 @@
+"""What the dial sets besides the shape: the budget of tokens, the batch, the learning rates. Each rule is one line with
+its evidence; a setting that is given replaces it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from llmctl.model.config import ModelConfig
+from llmctl.pretrain.config import PretrainConfig
+from llmctl.train.settings import OptimizerSettings
+
+# The batch grows with the root of the tokens: the critical batch size does (exponent 0.47, arXiv:2410.21676), and the
+# rule then meets both what was measured here (4,096 at a million tokens) and GPT-2's half a million at ten billion.
+_BATCH, _BATCH_AT = 4096, 1e6
+_MATRIX_LR = 0.02  # Muon's step is relative to the weights: measured here at width 256, published for 768
+_LR, _LR_AT = 0.01, 256  # AdamW's, measured here at width 256; by the root of the width, as nanochat scales it
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What a run will do: updates of `rows` rows, the optimizer, and a line of reason for each thing that was set."""
+
+    rows: int
+    steps: int
+    optimizer: OptimizerSettings
+    reasons: list[tuple[str, str]]
+
+
+def derive(config: PretrainConfig, shape: ModelConfig, there: int) -> Derived:
+    """From the settings, the shape and the number of tokens `there`."""
+    budget, why_budget = _budget(config, shape, there)
+    batch, why_batch = _batch(config, budget)
+    rows = max(1, round(batch / config.context))
+    steps = config.train.steps or max(1, round(budget / (rows * config.context)))
+    optimizer, why_rates = _optimizer(config, shape)
+    why_steps = "given" if config.train.steps else why_budget
+    reasons = [
+        ("budget", why_steps),
+        ("batch", f"{rows * config.context:,} tokens ({rows} rows of {config.context}): {why_batch}"),
+        ("updates", f"{steps:,}"),
+        ("learning rates", why_rates),
+        ("weight decay", f"{optimizer.weight_decay:g} of the matrices, at every size"),
+    ]
+    return Derived(rows, steps, optimizer, reasons)
+
+
+def _budget(config: PretrainConfig, shape: ModelConfig, there: int) -> tuple[float, str]:
+    wanted, most = config.tokens_per_parameter * shape.parameters(), config.max_epochs * there
+    if config.train.steps and config.batch_tokens:
+        return float(config.train.steps * config.batch_tokens), "given"
+    if wanted <= most:
+        return wanted, f"{config.tokens_per_parameter:g} a parameter"
+    return most, f"{config.max_epochs:g} times through the data ({config.tokens_per_parameter:g} a parameter is more)"
+
+
+def _batch(config: PretrainConfig, budget: float) -> tuple[int, str]:
+    if config.batch_tokens:
+        return config.batch_tokens, "given"
+    exact = _BATCH * math.sqrt(budget / _BATCH_AT)
+    rounded = 2 ** max(0, round(math.log2(exact)))
+    return max(rounded, config.context), f"{_BATCH:,} x sqrt(tokens / 1,000,000), to the next power of two"
+
+
+def _optimizer(config: PretrainConfig, shape: ModelConfig) -> tuple[OptimizerSettings, str]:
+    given = config.train.optimizer
+    lr = given.lr or _LR * math.sqrt(_LR_AT / shape.width)
+    matrix_lr = given.matrix_lr or _MATRIX_LR
+    adam = f"AdamW {lr:.3g} ({'given' if given.lr else f'{_LR} x sqrt({_LR_AT} / width)'})"
+    muon = f"Muon {matrix_lr:g} ({'given' if given.matrix_lr else 'at every size'}), "
+    return given.model_copy(update={"lr": lr, "matrix_lr": matrix_lr}), (muon if given.name == "muon" else "") + adam
