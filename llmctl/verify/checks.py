@@ -1,17 +1,20 @@
 """Judging a reply against a known answer.
 
 A reply is untrusted text: under reinforcement learning it is written by something that is paid for fooling this file.
-So nothing is evaluated, every pattern is linear in the length of the text, only the end of a long reply is read, and
-a reply that says several things is judged by the last one.
+So nothing is evaluated (programs run in the sandbox that the caller passes), every pattern is linear in the length of
+the text, only the end of a long reply is read, and a reply that says several things is judged by the last one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from llmctl.errors import UserError
+from llmctl.verify import code, countdown, mathematics, spelling
+from llmctl.verify.forms import has_think_form, stated
 from llmctl.verify.item import Item, Verdict
 
 # Taught answers have fewer than 300 characters; verl reads 300 from the end for the same reason.
@@ -21,11 +24,6 @@ _DIGITS = 60
 
 _NUMBER = r"[-+]?\$?[0-9][0-9,]{0,80}(?:\.[0-9]{1,60})?"
 _NUMBERS = re.compile(rf"(?<![\w.]){_NUMBER}(?![\w])")
-_FINALS = (
-    re.compile(r"[Tt]he answer is:?[ \t]*([^\n]{1,200})"),
-    re.compile(r"####[ \t]*([^\n]{1,200})"),
-    re.compile(r"<answer>([^<]{1,200})</answer>"),
-)
 _WORD = re.compile(r"\w+")
 _TOOL_RESULT = "<|output_end|>"
 _TOOL_CALL = re.compile(r"<\|(?:search|python|output)_(?:start|end)\|>")
@@ -37,19 +35,24 @@ _REFUSAL = re.compile(
 _CLAIM = re.compile(r"\b(?:is|was|are|were) (?:an?|the|one of)\b", re.IGNORECASE)
 
 
-def check(problem: Item | Mapping[str, Any], reply: str) -> Verdict:
+def check(problem: Item | Mapping[str, Any], reply: str, run: code.Run | None = None) -> Verdict:
     """Judge `reply` against a problem, or against a row of a conversations artifact that has "answer" and "check".
 
-    What was written inside tool calls, and what the tools gave back, does not count: the words after them do.
-    UserError where the row names no known check.
+    What was written inside tool calls, and what the tools gave back, does not count: the words after them do. Where the
+    problem's form is "think", `formatted` is the rule of DeepSeek-R1: all of the reply in <think> and <answer> tags.
+    `run` is the sandbox (`tools.python.run_python`), which the check "code" needs.
+    UserError where the row names no known check, or programs are to be judged without a sandbox.
     """
-    name, answer = (
-        (problem.check, problem.answer) if isinstance(problem, Item) else (problem.get("check"), problem.get("answer"))
-    )
-    judge = _JUDGES.get(str(name))
-    if judge is None or answer is None:
-        raise UserError(f"a problem needs an 'answer' and a 'check' among {', '.join(_JUDGES)}; check is {name!r}")
-    return judge(str(answer), last_words(str(reply)))
+    row = vars(problem) if isinstance(problem, Item) else problem
+    name, answer, form = row.get("check"), row.get("answer"), row.get("form")
+    if name not in CHECKS or answer is None:
+        raise UserError(f"a problem needs an 'answer' and a 'check' among {', '.join(CHECKS)}; check is {name!r}")
+    reply = str(reply)
+    if name == "code":
+        found = _code(str(answer), reply, run)
+    else:
+        found = _JUDGES[str(name)](str(answer), last_words(reply))
+    return replace(found, formatted=has_think_form(reply)) if form == "think" else found
 
 
 def last_words(reply: str) -> str:
@@ -74,15 +77,6 @@ def normal_number(text: str) -> str | None:
     whole, part = match[2].lstrip("0") or "0", (match[3] or "").rstrip("0")
     value = f"{whole}.{part}" if part else whole
     return f"-{value}" if match[1] == "-" and value != "0" else value
-
-
-def stated(text: str) -> tuple[str | None, bool]:
-    """(what the reply states as its answer, whether it does so exactly once and then ends)."""
-    matches = sorted((m for form in _FINALS for m in form.finditer(text)), key=lambda m: m.start())
-    if not matches:
-        return None, False
-    last = matches[-1]
-    return last[1].strip(), len(matches) == 1 and last.end() == len(text)
 
 
 def _number(answer: str, text: str) -> Verdict:
@@ -114,6 +108,36 @@ def _refusal(answer: str, text: str) -> Verdict:
     return Verdict(refuses and len(sentences) <= 2 and not invents, _is_sentence(text), "refusal" if refuses else None)
 
 
+def _spelled(answer: str, text: str) -> Verdict:
+    """The letters of the answer, one by one, with whatever between them."""
+    said, once = stated(text)
+    found = spelling.letters_of(said if said is not None else text)
+    return Verdict(found is not None and found == spelling.letters_of(answer), once and found is not None, found)
+
+
+def _countdown(answer: str, text: str) -> Verdict:
+    """Without a stated expression there is none: a search is full of them."""
+    said, once = stated(text)
+    found = countdown.normal_expression(said or "")
+    return Verdict(countdown.solves(answer, found), once and bool(found), found or None)
+
+
+def _math(answer: str, text: str) -> Verdict:
+    """Without a stated answer the last number counts as the answer, but not as the form."""
+    said, once = stated(text)
+    found = said if said is not None else number_in(text)
+    return Verdict(found is not None and mathematics.equivalent(found, answer), once, found)
+
+
+def _code(answer: str, reply: str, run: code.Run | None) -> Verdict:
+    """The last fenced block passes the tests. The form is one fenced block, at the end."""
+    if run is None:
+        raise UserError("programs are judged by running them", fix="turn the python tool on")
+    said = reply.rpartition(_TOOL_RESULT)[2]
+    block = said.count("```") == 2 and said.rstrip().endswith("```")
+    return Verdict(code.passes(answer, said, run), block, code.program_in(said)[:_READ] or None)
+
+
 def _bare(text: str) -> str:
     """Without quotes, spacing and a final stop: what was meant."""
     return " ".join(text.split()).rstrip(".").strip("\"'` ").casefold()
@@ -133,5 +157,8 @@ _JUDGES: dict[str, Callable[[str, str], Verdict]] = {
     "exact": _exact,
     "contains": _contains,
     "refusal": _refusal,
+    "spelled": _spelled,
+    "countdown": _countdown,
+    "math": _math,
 }
-CHECKS = tuple(_JUDGES)
+CHECKS = (*_JUDGES, "code")

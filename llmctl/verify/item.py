@@ -24,7 +24,8 @@ _TRIES = 5000  # a side of the split that this many draws do not hit is empty fo
 class Item:
     """One problem. `messages` is the whole worked conversation, as it would be trained on.
 
-    `check` names how a reply is judged against `answer`: "number", "exact", "contains" or "refusal".
+    `check` names how a reply is judged against `answer`: one of `checks.CHECKS`.
+    `form` is the form that the reply is to have (`forms.Form`) where it is another than the kind's own.
     `document` is what a search for the answer should find ({"title", "text"}), where the problem needs a search.
     `group` tells the parts of a kind apart in a report ("made-up" and "known" names, ...).
     """
@@ -38,6 +39,7 @@ class Item:
     group: str = ""
     document: dict[str, str] | None = None
     id: str = field(default="")
+    form: str = ""
 
     def __post_init__(self) -> None:
         self.id = self.id or hashlib.sha256(f"{self.kind}\0{self.question}".encode()).hexdigest()[:16]
@@ -45,7 +47,8 @@ class Item:
     def row(self) -> dict[str, Any]:
         """The row of a conversations artifact."""
         row = {"messages": self.messages, "kind": self.kind, "answer": self.answer, "check": self.check, "id": self.id}
-        return {**row, "group": self.group} if self.group else row
+        more = {"group": self.group, "form": self.form}
+        return {**row, **{name: value for name, value in more.items() if value}}
 
 
 @dataclass(frozen=True)

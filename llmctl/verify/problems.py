@@ -11,7 +11,21 @@ from llmctl.errors import UserError, nearest
 from llmctl.recipe import Settings
 from llmctl.recipe.check import checked
 from llmctl.recipe.source import Source
-from llmctl.verify import identity, lookup, names, python_tool, sums
+from llmctl.verify import (
+    code,
+    countdown,
+    decimals,
+    gsm8k,
+    identity,
+    letters,
+    lookup,
+    mathematics,
+    names,
+    python_tool,
+    spelling,
+    sums,
+)
+from llmctl.verify.forms import in_form
 from llmctl.verify.item import Item
 
 
@@ -29,6 +43,13 @@ KINDS: dict[str, Kind] = {
     "names": Kind(names.NamesOptions, names.draw),
     "lookup": Kind(lookup.LookupOptions, lookup.draw),
     "python": Kind(python_tool.PythonOptions, python_tool.draw),
+    "countdown": Kind(countdown.CountdownOptions, countdown.draw),
+    "letters": Kind(letters.LettersOptions, letters.draw),
+    "spelling": Kind(spelling.SpellingOptions, spelling.draw),
+    "decimals": Kind(decimals.DecimalsOptions, decimals.draw),
+    "gsm8k": Kind(gsm8k.Gsm8kOptions, gsm8k.draw),
+    "math": Kind(mathematics.MathOptions, mathematics.draw),
+    "code": Kind(code.CodeOptions, code.draw),
 }
 
 
@@ -41,6 +62,7 @@ def problems(kind: str, n: int, seed: int, heldout: bool, **options: Any) -> lis
     if kind not in KINDS:
         raise UserError(f"no kind of problems {kind!r}{nearest(kind, KINDS)}", fix="kinds: " + ", ".join(KINDS))
     settings = checked(KINDS[kind].options, options, Source(f"options of {kind}", options))
+    form = getattr(settings, "form", "answer")
     rng = Random(f"{kind}/{seed}/{'heldout' if heldout else 'train'}")
     found: list[Item] = []
     seen: set[str] = set()
@@ -50,5 +72,5 @@ def problems(kind: str, n: int, seed: int, heldout: bool, **options: Any) -> lis
         stale = stale + 1 if item.id in seen else 0
         if item.id not in seen or (stale > 1000 and not heldout):
             seen.add(item.id)
-            found.append(item)
+            found.append(item if form == "answer" else in_form(item, form))
     return found

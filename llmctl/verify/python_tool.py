@@ -15,7 +15,7 @@ from llmctl.verify import invention
 from llmctl.verify.invention import words
 from llmctl.verify.item import Item, conversation, draw_side
 
-_WORDS = words(
+WORDS = words(
     "strawberry banana apple orange ubiquitous mississippi letter bottle window garden mountain river summer winter",
     "kitchen teacher student picture machine language computer keyboard paper pencil happiness success committee",
     "balloon coffee cheese butter pepper carrot tomato potato onion lettuce cabbage parallel address accommodation",
@@ -101,7 +101,7 @@ def _compare(rng: Random, _: PythonOptions) -> _Drawn:
 
 
 def _word(rng: Random) -> str:
-    return rng.choice(_WORDS) if rng.random() < 0.5 else invention.word(rng)
+    return rng.choice(WORDS) if rng.random() < 0.5 else invention.word(rng)
 
 
 _TASKS: dict[str, Callable[[Random, PythonOptions], _Drawn]] = {

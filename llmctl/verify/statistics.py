@@ -65,3 +65,13 @@ def difference_interval(b: int, c: int, n: int, z: float = Z95) -> tuple[float, 
     middle = (c2 - b2) / n2
     half = z * sqrt(max(0.0, (b2 + c2) - (c2 - b2) ** 2 / n2)) / n2
     return max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The chance that one of `k` tries is right, estimated without bias from `correct` of `n` tries.
+
+    1 - C(n - correct, k) / C(n, k), as in the HumanEval paper (arXiv 2107.03374, section 2.1). The plain
+    1 - (1 - correct / n)^k is too low.
+    """
+    assert 0 <= correct <= n and 1 <= k <= n, (n, correct, k)
+    return 1.0 - comb(n - correct, k) / comb(n, k)

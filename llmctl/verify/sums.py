@@ -19,6 +19,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from llmctl.recipe import Settings
+from llmctl.verify.forms import Form
 from llmctl.verify.item import Item, conversation, draw_side, held_out
 
 _ASK = ("What is {}?", "Compute {}.", "How much is {}?", "Calculate {}.", "{} = ?")
@@ -33,6 +34,9 @@ class SumsOptions(Settings):
     """Which operators to draw from. The second number of `*` has one digit; `-` never goes below zero."""
     terms: int = 2
     """How many numbers `+` adds up (2 to 9)."""
+    form: Form = "answer"
+    """How the answer is written: `answer` (The answer is 85.), `hashes` (#### 85), `boxed` (\\boxed{85}) or `think`
+    (<think>steps</think><answer>85</answer>, as DeepSeek-R1 does)."""
 
     @model_validator(mode="after")
     def _possible(self) -> SumsOptions:
