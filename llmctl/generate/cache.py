@@ -67,6 +67,24 @@ class KVCache:
         self.begins[holes] = self.begins[movers]
         self.begins = self.begins[:rows]
 
+    def join(self, other: KVCache) -> None:
+        """Take the rows of `other` in behind its own, all aligned on the right again; columns nobody uses are dropped.
+
+        Costs one copy of both, which is about what one step of the joined batch reads anyhow.
+        """
+        spare, spare_other = int(self.begins.min()), int(other.begins.min())
+        end = max(self.end - spare, other.end - spare_other)
+        room = (len(self.begins) + len(other.begins), *self.keys[0].shape[1:2], end + _GROW, self.keys[0].shape[3])
+        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            for i, (t, o) in enumerate(zip(mine, theirs, strict=True)):
+                joined = torch.zeros(room, dtype=t.dtype, device=t.device)  # what is masked must still be finite
+                joined[: len(t), :, end - self.end + spare : end] = t[:, :, spare : self.end]
+                joined[len(t) :, :, end - other.end + spare_other : end] = o[:, :, spare_other : other.end]
+                mine[i] = joined
+        self.begins = torch.cat([self.begins + (end - self.end), other.begins + (end - other.end)])
+        self.start = self.end = end
+        self._ragged = bool((self.begins > 0).any())
+
     def _mask(self, columns: Tensor) -> Tensor | None:
         """(B, 1, T, S) bool, True where a query may attend. None where one token a row may see everything."""
         if len(columns) == 1 and not self._ragged:

@@ -75,18 +75,11 @@ class Control:
             if (call := self._call(int(rows[i]), step)) is not None
         ]
         for (row, _), result in zip(asked, self._results([call for _, call in asked]), strict=True):
-            plain = self.tokenizer.encode(result)[:RESULT_TOKENS]
-            opening, closing = (token_id(self.tokenizer, t) for t in ("<|output_start|>", "<|output_end|>"))
-            assert opening is not None and closing is not None
-            self.queues[row] = deque([opening, *plain, closing])
+            self.queues[row] = deque(result_ids(self.tokenizer, result))
 
     def _call(self, row: int, step: int) -> tuple[str, str] | None:
         """(tool, text) of the call that the token at `step` closes; None where it was never opened."""
-        tool, opening = self.calls[int(self.ids[row, step])]
-        before = np.flatnonzero(self.ids[row, :step] == opening)
-        if not len(before):
-            return None
-        return tool, self.tokenizer.decode(self.ids[row, before[-1] + 1 : step].tolist())
+        return closed_call(self.tokenizer, self.calls, self.ids[row, : step + 1].tolist())
 
     def _results(self, calls: list[tuple[str, str]]) -> list[str]:
         assert self.tools is not None
@@ -104,6 +97,20 @@ def stop_ids(tokenizer: Any, sampling: Sampling) -> list[int]:
     with suppress(UserError):  # a tokenizer without an end of text
         ends.add(tokenizer.eos_id)
     return sorted(i for i in ends if i is not None)
+
+
+def closed_call(tokenizer: Any, calls: dict[int, tuple[str, int]], ids: list[int]) -> tuple[str, str] | None:
+    """(tool, text) of the call that the last of `ids` closes; None where it closes none. `calls` as `tool_tokens`."""
+    tool, opening = calls.get(ids[-1], ("", -1))
+    begin = next((i for i in range(len(ids) - 2, -1, -1) if ids[i] == opening), None)
+    return None if not tool or begin is None else (tool, tokenizer.decode(ids[begin + 1 : -1]))
+
+
+def result_ids(tokenizer: Any, result: str) -> list[int]:
+    """What a tool returned, as the tokens that are put into the reply: plain text, whatever it spells, and bounded."""
+    opening, closing = (token_id(tokenizer, t) for t in ("<|output_start|>", "<|output_end|>"))
+    assert opening is not None and closing is not None
+    return [opening, *tokenizer.encode(result)[:RESULT_TOKENS], closing]
 
 
 def tool_tokens(tokenizer: Any) -> dict[int, tuple[str, int]]:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from llmctl.generate.batch import Batch
+from llmctl.generate.continuous import ContinuousBatch
 from llmctl.generate.control import Control, ToolRunner, stop_ids
 from llmctl.generate.precision import choose_dtype
 from llmctl.generate.sampling import Sampling
-from llmctl.generate.text import TextPieces, first_stop
+from llmctl.generate.text import Piece, TextPieces, first_stop
 
 __all__ = ["Control", "Engine", "Piece", "Sample", "Sampling", "ToolRunner"]
 
@@ -39,17 +40,6 @@ class Sample:
     """"stop": it ended by itself. "length": it ran into max_new_tokens or the end of the context."""
     text: str
     """The text without the stop token or stop string. Special tokens of tool calls stand in it."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One token as it arrives."""
-
-    id: int
-    forced: bool
-    logprob: float
-    text: str
-    """What may be shown now; empty while a character, or what may become a stop string, is incomplete."""
 
 
 class Engine:
@@ -115,6 +105,12 @@ class Engine:
     def stream(self, prompt: list[int], sampling: Sampling, tools: ToolRunner | None = None) -> Iterator[str]:
         """The text of one sample in pieces that are whole characters; joined, they are its `text`."""
         return (p.text for p in self.pieces(prompt, sampling, tools) if p.text)
+
+    @contextmanager
+    def continuous(self) -> Iterator[ContinuousBatch]:
+        """A batch that requests join and leave while it runs, for a server; the weights stay as they are within."""
+        with self._weights() as model:
+            yield ContinuousBatch(model, self.tokenizer)
 
     def next_token_probabilities(self, prompt: list[int], k: int = 10) -> list[tuple[str, int, float]]:
         """The `k` likeliest next tokens: (text, id, probability), the likeliest first."""

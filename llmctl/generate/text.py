@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token as it arrives."""
+
+    id: int
+    forced: bool
+    logprob: float
+    text: str
+    """What may be shown now; empty while a character, or what may become a stop string, is incomplete."""
 
 
 class TextPieces:
