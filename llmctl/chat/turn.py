@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llmctl.model.chat_format import IM_END, WRAPS
+from llmctl.model.chat_format import WRAPS, end_of_turn
 from llmctl.model.tokenizer import Tokenizer
 
 
@@ -17,7 +17,7 @@ def content_of(ids: Sequence[int], tokenizer: Tokenizer, text: str | None = None
     """
     opening = {tokenizer.specials.get(wrap[0]): kind for kind, wrap in WRAPS.items() if wrap[0]}
     closing = {tokenizer.specials.get(wrap[1]) for wrap in WRAPS.values() if wrap[1]}
-    ends = {tokenizer.specials.get(IM_END), tokenizer.eos_id}
+    ends = {end_of_turn(tokenizer), tokenizer.eos_id}
     parts: list[tuple[str, list[int]]] = [("text", [])]
     for i in ids:
         if i in opening:

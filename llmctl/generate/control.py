@@ -17,6 +17,7 @@ import numpy as np
 
 from llmctl.errors import UserError
 from llmctl.generate.sampling import Sampling
+from llmctl.model.chat_format import end_of_turn
 
 ToolRunner = Callable[[str, str], str]
 """(tool, what the model wrote) -> the result's text."""
@@ -93,7 +94,7 @@ def stop_ids(tokenizer: Any, sampling: Sampling) -> list[int]:
     """The tokens that end a sample."""
     if sampling.stop_ids is not None:
         return list(sampling.stop_ids)
-    ends = {token_id(tokenizer, "<|im_end|>")}
+    ends = {end_of_turn(tokenizer)}
     with suppress(UserError):  # a tokenizer without an end of text
         ends.add(tokenizer.eos_id)
     return sorted(i for i in ends if i is not None)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llmctl.errors import UserError
 from llmctl.model import llama2c, names
-from llmctl.model.chat_format import IM_END
+from llmctl.model.chat_format import end_of_turn
 from llmctl.model.config import ModelConfig
 from llmctl.model.hub import local
 from llmctl.model.tokenizer import Tokenizer
@@ -45,7 +45,8 @@ def save_model(
     write_json(path / "config.json", model.config.to_hf(reward) | ids | (extra or {}))
     if not reward:
         # Generation ends at the end of a document and, in a chat, of the assistant's turn.
-        ends = [ids["eos_token_id"]] + ([tokenizer.id_of(IM_END)] if tokenizer.chats else [])
+        turn = end_of_turn(tokenizer) if tokenizer.chats else None
+        ends = [ids["eos_token_id"]] + ([turn] if turn not in (None, ids["eos_token_id"]) else [])
         write_json(path / "generation_config.json", ids | {"eos_token_id": ends, "do_sample": True})
     tokenizer.save(path)
     write_atomic(path / "README.md", _card(path.name, model, card))

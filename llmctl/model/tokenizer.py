@@ -21,7 +21,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from llmctl.errors import UserError
 from llmctl.model import llama2c, published
-from llmctl.model.chat_format import CHAT_TEMPLATE, CHAT_TOKENS
+from llmctl.model.chat_format import CHAT_TEMPLATE, CHAT_TOKENS, format_of
 from llmctl.model.hub import local
 from llmctl.workspace.files import sha256_json, write_atomic, write_json
 
@@ -101,9 +101,8 @@ class Tokenizer:
         }
         write_atomic(folder / "tokenizer.json", json.dumps(self._spec, ensure_ascii=False) + "\n")
         write_json(folder / "tokenizer_config.json", config)
-        template = CHAT_TEMPLATE if self.chats else self.config.get("chat_template")
-        if template:
-            write_atomic(folder / "chat_template.jinja", template)
+        if self.chat_template:
+            write_atomic(folder / "chat_template.jinja", self.chat_template)
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -112,8 +111,15 @@ class Tokenizer:
 
     @property
     def chats(self) -> bool:
-        """Whether it has every token of the chat format."""
-        return all(t in self.specials for t in CHAT_TOKENS)
+        """Whether it has every token of our chat format, or is made for one of the others that `chat_format` knows."""
+        ours = all(t in self.specials for t in CHAT_TOKENS)
+        return ours or (format_of(self) is not None and bool(self.chat_template))
+
+    @property
+    def chat_template(self) -> str | None:
+        """How others show it a conversation, in Jinja: our format where it has all of its tokens, else its own."""
+        own = self.config.get("chat_template")
+        return CHAT_TEMPLATE if all(t in self.specials for t in CHAT_TOKENS) else own if isinstance(own, str) else None
 
     @cached_property
     def vocab_size(self) -> int:
@@ -193,6 +199,12 @@ class Tokenizer:
         taken = set(self._vocab.values()) | set(self.specials.values())
         assert not taken & set(ids.values()), "an id is taken"
         return Tokenizer({**self._spec, "added_tokens": [*self._spec["added_tokens"], *_added(ids)]}, self.config)
+
+    def with_template(self, template: str) -> Tokenizer:
+        """The same for another chat template."""
+        return (
+            self if self.chat_template == template else Tokenizer(self._spec, self.config | {"chat_template": template})
+        )
 
     @cached_property
     def _vocab(self) -> dict[str, int]:

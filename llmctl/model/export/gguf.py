@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from llmctl.errors import UserError
-from llmctl.model.chat_format import CHAT_TEMPLATE, IM_END
+from llmctl.model.chat_format import end_of_turn
 from llmctl.model.config import ModelConfig
 from llmctl.model.export.gguf_pre import pre_tokenizer
 from llmctl.model.export.vocabulary import Kind, Vocabulary, vocabulary
@@ -132,11 +132,10 @@ def _add_tokenizer(writer: Any, words: Vocabulary, tokenizer: Tokenizer, chats: 
     writer.add_eos_token_id(tokenizer.eos_id)
     writer.add_pad_token_id(tokenizer.eos_id)
     writer.add_add_bos_token(not chats)
-    if IM_END in tokenizer.specials:
-        writer.add_eot_token_id(tokenizer.specials[IM_END])
-    template = CHAT_TEMPLATE if tokenizer.chats else tokenizer.config.get("chat_template")
-    if isinstance(template, str):
-        writer.add_chat_template(template)
+    if (turn := end_of_turn(tokenizer)) is not None:
+        writer.add_eot_token_id(turn)
+    if tokenizer.chat_template:
+        writer.add_chat_template(tokenizer.chat_template)
     if words.composes:
         notes.append("llama.cpp does not bring text into the form NFC, which this model's tokenizer does")
     return notes

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.model.chat_format import IM_END
+from llmctl.model.chat_format import end_of_turn
 from llmctl.model.published import from_byte_level
 from llmctl.model.tokenizer import Tokenizer
 
@@ -76,7 +76,8 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> Vocabulary:
     bos = tokenizer.config.get("bos_token")
     bos = bos.get("content") if isinstance(bos, dict) else bos
     eos = tokenizer.eos_id
-    ends = {eos, tokenizer.specials.get(IM_END, eos)}
+    turn = end_of_turn(tokenizer)
+    ends = {eos, eos if turn is None else turn}
     return Vocabulary(
         names=names,
         pieces=[tokenizer.token_bytes(i) for i in range(rows)],
