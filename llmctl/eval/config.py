@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from llmctl.eval.arena_settings import ArenaSettings, names_model
+from llmctl.eval.scaling_settings import ScalingSettings
 from llmctl.recipe import InputOf, NoResult, StageSettings
 
 
@@ -20,6 +23,10 @@ class EvalConfig(StageSettings):
     models: Annotated[list[str], InputOf(("model",), files=True)] = Field(min_length=1)
     """Models of the workspace, or Hugging Face folders. Two or more are compared on the same items; order them from
     before to after."""
+    mode: Literal["tasks", "arena", "scaling"] = "tasks"
+    """`tasks` measures each model on items with known answers; `arena` has a judge compare the models' answers and
+    rates them; `scaling` fits loss against size and data to the runs of a sweep (`models` may then name a CSV file of
+    runs)."""
     tasks: list[str] = []
     """What to measure: `bits_per_byte`, `pairs` (reward models), and kinds of held-out items (`sums`, `identity`,
     `names`, `lookup`, `python`, or any kind in the conversations). Empty: everything that applies."""
@@ -49,3 +56,20 @@ class EvalConfig(StageSettings):
     batch_size: Annotated[int, NoResult()] = Field(64, ge=1)
     """Answers written at once: more are faster and need more memory. Also how much a kill can cost: whole batches are
     kept."""
+    arena: ArenaSettings = ArenaSettings()
+    """The arena's judge and ratings. Its prompts are the `conversations`, `items` of them; without any, the held-out
+    items that the models' lineage has."""
+    scaling: ScalingSettings = ScalingSettings()
+    """The law of `scaling`."""
+    fail_below: Annotated[list[str], NoResult()] = []
+    """`TASK=VALUE` or `MODEL/TASK=VALUE`: where the score (of the last model, if none is named) is lower, the command
+    ends with exit code 3. Shares are written as `0.8` or `80%`. For CI."""
+    fail_above: Annotated[list[str], NoResult()] = []
+    """The same for what should be low, such as `bits_per_byte=1.2`."""
+
+    def inputs(self) -> list[tuple[str, Sequence[str], bool]]:
+        """The judge is an input too, where it is a model."""
+        found = super().inputs()
+        if self.mode == "arena" and names_model(self.arena.judge):
+            found.append((self.arena.judge, ("model",), True))
+        return found

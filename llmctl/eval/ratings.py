@@ -1,9 +1,9 @@
 """Bradley-Terry ratings by maximum likelihood, with what else decides a game: who was shown first, and who wrote more.
 
-The chance that A beats B is the logistic of their difference in strength. Two terms may stand beside it: `position`, the
-head start of the answer that is shown first, and `length`, what writing more is worth to this judge. The second is
-AlpacaEval 2's length control (arXiv 2404.04475): a term in tanh of the difference in length over its standard deviation,
-left out when the ratings are read off. Pure functions of games; no model is needed here.
+The chance that A beats B is the logistic of their difference in strength. Two terms may stand beside it: `position`,
+the head start of the answer that is shown first, and `length`, what writing more is worth to this judge. The second is
+AlpacaEval 2's length control (arXiv 2404.04475): a term in tanh of the difference in length over its standard
+deviation, left out when the ratings are read off. Pure functions of games; no model is needed here.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class PositionBias:
 
 
 def position_bias(games: Sequence[Game]) -> PositionBias:
-    """Count them. A judge without a bias is consistent, and where it is not, as often for the first as for the second."""
+    """Count them. A judge without a bias is consistent or, where it is not, as often for the first as for the second."""
     seen = {(g.prompt, g.first, g.second): g.score for g in games}
     pairs = consistent = first = second = 0
     for (prompt, a, b), score in seen.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from llmctl.eval.work import Work, gather
 from llmctl.workspace import Artifact, Workspace
 from llmctl.workspace.files import write_atomic, write_json
 
+# Of the settings those that say nothing about a measurement on tasks.
+_NOT_HERE = {"seed", "mode", "arena", "scaling"}
 # Floating-point operations a weight and new token: 2 for the products, the rest for attention over a short context.
 _FLOPS = 2.5
 
 
 def run(config: EvalConfig, workspace: Workspace, console: Console) -> Artifact:
     """Measure the models and write the report."""
+    if other := _other(config):
+        return other.run(config, workspace, console)
     work = gather(config, workspace)
     for note in work.notes:
         console.warn(note)
@@ -40,6 +45,8 @@ def run(config: EvalConfig, workspace: Workspace, console: Console) -> Artifact:
 
 def plan(config: EvalConfig, workspace: Workspace) -> list[tuple[str, str]]:
     """What would be measured, and at most how much writing that is."""
+    if other := _other(config):
+        return other.plan(config, workspace)
     work = gather(config, workspace)
     rows = [
         (s.label, f"{s.parameters:,} parameters" + (", a reward model" if s.rewards else "")) for s in work.subjects
@@ -57,11 +64,16 @@ def plan(config: EvalConfig, workspace: Workspace) -> list[tuple[str, str]]:
     return rows + [("note", note) for note in work.notes]
 
 
+def _other(config: EvalConfig) -> Any:
+    """The module that does another mode's work."""
+    return None if config.mode == "tasks" else import_module(f"llmctl.eval.{config.mode}")
+
+
 def _results(config: EvalConfig, work: Work, found: Measured) -> dict[str, Any]:
     """Everything but the items themselves. No times and no paths: the same measurement gives the same bytes."""
     facts = [s.facts() for s in work.subjects]
     inputs = {name for name, _ in config.input_fields()}
-    settings = {k: v for k, v in config.recorded(fingerprint=True).items() if k not in inputs | {"seed"}}
+    settings = {k: v for k, v in config.recorded(fingerprint=True).items() if k not in inputs | _NOT_HERE}
     items = work.questions
     return {
         "format": 1,

@@ -98,18 +98,34 @@ def curves(rows: Sequence[dict[str, Any]], prefix: str = "", choose: Sequence[Cu
     return drawn
 
 
-def line_chart(name: str, title: str, lines: Sequence[Series], x_label: str, y_label: str) -> Chart:
-    """Lines on shared axes. Long ones are drawn as the means of equal runs of points."""
+def line_chart(
+    name: str,
+    title: str,
+    lines: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    points: Sequence[Series] = (),
+    log_x: bool = False,
+) -> Chart:
+    """Lines on shared axes. Long ones are drawn as the means of equal runs of points.
+
+    `points` are drawn as dots, each set in the colour of the line at its place.
+    """
     with _axes(name) as (figure, axes):
         for i, line in enumerate(lines):
             x, y = thinned(line.x), thinned(line.y)
             # Dashes after the palette is used up, so that a ninth line is not the first again.
             style = ("-", "--", ":")[i // len(COLOURS) % 3]
             axes.plot(x, y, style, color=COLOURS[i % len(COLOURS)], linewidth=1.6, label=_shown(line.label))
+        for i, dots in enumerate(points):
+            label = "_" if i < len(lines) else _shown(dots.label)
+            axes.plot(dots.x, dots.y, "o", color=COLOURS[i % len(COLOURS)], markersize=4.5, label=label)
+        if log_x:
+            axes.set_xscale("log")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(True, alpha=0.25)
-        if len(lines) > 1:
+        if len(lines) + len(points) > 1:
             axes.legend(frameon=False, fontsize=8)
         return _chart(name, title, figure)
 
