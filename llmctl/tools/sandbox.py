@@ -1,7 +1,7 @@
-"""The child of `tools.python`: closes the doors behind itself, then runs the code that comes on stdin.
+"""What runs in the process of one call: limits, the audit hook, and the code as a REPL would run it.
 
-It is run as a script by a bare interpreter (`-I -S`), so it imports nothing of llmctl, and as little as it can at all:
-its start is most of what a call costs. Arguments: seconds, megabytes.
+Nothing here is what holds an attacker; that is `isolation` and `seccomp`. The hook stops honest code early, with words
+that a model can learn from, and native code before it can try the kernel.
 """
 
 from __future__ import annotations
@@ -9,17 +9,14 @@ from __future__ import annotations
 import _ast
 import os
 import resource
-import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-_NEW_NAMESPACES = 0x10000000 | 0x40000000 | 0x20000000 | 0x08000000  # CLONE_NEWUSER, NEWNET, NEWPID, NEWIPC
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _FILES = 64  # opened for writing in one run
 _MODULES = frozenset(
     ("socket", "_socket", "ssl", "_ssl", "subprocess", "_posixsubprocess", "multiprocessing", "_multiprocessing")
-    + ("ctypes", "_ctypes", "pty", "asyncio")
+    + ("ctypes", "_ctypes", "pty", "asyncio", "llmctl")
 )
 _REFUSED = (
     "socket.", "subprocess.", "ctypes.", "pty.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork",
@@ -29,41 +26,6 @@ _REFUSED = (
 )  # fmt: skip
 _LOOKING = frozenset(("os.listdir", "os.scandir"))
 _ON_PATHS = _LOOKING | {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "os.walk"}
-
-
-def main() -> None:
-    """Isolate, limit, run."""
-    seconds, megabytes = float(sys.argv[1]), int(sys.argv[2])
-    code = sys.stdin.buffer.read().decode("utf-8", "replace")
-    enter_namespaces(seconds)
-    set_limits(seconds, megabytes)
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    guard()
-    run(code)
-
-
-def enter_namespaces(seconds: float) -> None:
-    """On Linux, where the system permits it: no network, and a process table in which only the child exists.
-
-    The child of a new process namespace is a fork. It is that namespace's init, which no timer of its own can end, so
-    this process waits for it with the timer, and passes its end on.
-    """
-    child = 0
-    try:
-        import ctypes
-
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(_NEW_NAMESPACES) == 0:
-            child = os.fork()
-            if child == 0:
-                libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-                return
-    except (ImportError, OSError, AttributeError):
-        pass
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    if child:
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        os._exit(128 - status if status < 0 else status)
 
 
 def set_limits(seconds: float, megabytes: int) -> None:
@@ -80,18 +42,20 @@ def set_limits(seconds: float, megabytes: int) -> None:
         try:
             resource.setrlimit(getattr(resource, name), (limit, limit))
         except (AttributeError, ValueError, OSError):
-            continue  # this system has no such limit; the parent's clock and bounded pipe remain
+            continue  # this system has no such limit; the supervisor's clock and the bounded pipe remain
 
 
-def guard() -> None:
-    """Refuse, from here on and for ever, what an answer to a question never needs: a hook cannot be taken out again."""
-    home = os.path.realpath(".")
-    library = {os.path.realpath(p) for p in sys.path[1:] + [os.__file__.rpartition(os.sep)[0]]}
-    refuse = _hook(home + os.sep, tuple(p + os.sep for p in sorted(library)))
+def forget_modules() -> None:
+    """Take what code should not find lying about out of `sys.modules`."""
     for name in list(sys.modules):
         if name.partition(".")[0] in _MODULES:
             del sys.modules[name]
-    sys.addaudithook(refuse)
+
+
+def guard(library: Sequence[str]) -> None:
+    """Refuse, from here on and for ever, what an answer to a question never needs: a hook cannot be taken out again."""
+    home = os.path.realpath(".")
+    sys.addaudithook(_hook(home + os.sep, tuple(os.path.realpath(p) + os.sep for p in library)))
 
 
 def _hook(home: str, library: tuple[str, ...]) -> Callable[[str, tuple[Any, ...]], None]:
@@ -146,7 +110,3 @@ def one_line(error: BaseException) -> str:
     except BaseException:
         said = ""
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
-if __name__ == "__main__":
-    main()
