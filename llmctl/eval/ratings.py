@@ -206,7 +206,7 @@ class PositionBias:
 
 
 def position_bias(games: Sequence[Game]) -> PositionBias:
-    """Count them. A judge without a bias is consistent or, where it is not, as often for the first as for the second."""
+    """Count them. A judge without a bias is consistent or, where it is not, for the first as often as the second."""
     seen = {(g.prompt, g.first, g.second): g.score for g in games}
     pairs = consistent = first = second = 0
     for (prompt, a, b), score in seen.items():

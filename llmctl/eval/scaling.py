@@ -93,11 +93,11 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     lines.append(table(["budget, FLOPs", "best N", "best D", results["loss"]], rows))
     if results["predicted"]:
-        rows = [
+        told = [
             (_short(p["n"]), _short(p["d"]), f"{p['loss']:.4g} ({p['low']:.4g} – {p['high']:.4g})")
             for p in results["predicted"]
         ]
-        lines.append(table(["N", "D", results["loss"]], [tuple(r) for r in rows]))
+        lines.append(table(["N", "D", results["loss"]], told))
     return "\n".join(lines).rstrip() + "\n"
 
 

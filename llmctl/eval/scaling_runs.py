@@ -96,7 +96,7 @@ def _without_embeddings(model: Artifact) -> int:
 
 def _table(path: Path) -> list[Run]:
     """The rows of a CSV or JSONL file with columns for N, D (or 6 N D) and the loss."""
-    found = []
+    found: list[Run] = []
     for where, row in _rows(path):
         values = {"".join(k.lower().replace("_", " ").split()): v for k, v in row.items() if k}
         cells = {key: next((values[n] for n in names if n in values), None) for key, names in _COLUMNS.items()}
