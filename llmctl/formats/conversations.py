@@ -17,8 +17,9 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.formats import oasst
 from llmctl.formats.json_rows import Skipped, read_rows
+from llmctl.formats.markup import markup_of, split_markup
 from llmctl.formats.transcripts import split_transcript, unwrap_prompt
-from llmctl.formats.turns import Message, Unusable, message, tidy
+from llmctl.formats.turns import Message, Silent, Unusable, message, tidy
 
 _KEPT = ("kind", "answer", "check", "id", "group")  # what our own artifacts say about a row
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
@@ -28,13 +29,14 @@ _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 class Conversations:
     """`rows` as {"messages": [...]} with what else our own rows carry; `format` names the forms that were found.
 
-    `skipped` says which rows were left out and why. `placeholders` are names in double braces, such as {{author}}, that
-    stand in the text and were given no value.
+    `skipped` says which rows were left out and why; `silent` which of them can be read, but have nothing to train on.
+    `placeholders` are names in double braces, such as {{author}}, that stand in the text and were given no value.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     format: str = ""
     skipped: list[Skipped] = field(default_factory=list)
+    silent: list[Skipped] = field(default_factory=list)
     placeholders: set[str] = field(default_factory=set)
 
 
@@ -47,7 +49,7 @@ def read_conversations(
     UserError where nothing in it is a conversation.
     """
     found, forms = Conversations(), Counter[str]()
-    for row in read_rows(Path(path), split):
+    for row in oasst.gathered(read_rows(Path(path), split)):
         if isinstance(row, Skipped):
             found.skipped.append(row)
             continue
@@ -56,6 +58,7 @@ def read_conversations(
             made = [_finished(turns, row.value, values or {}, found.placeholders) for turns in many]
         except Unusable as e:
             found.skipped.append(Skipped(row.file, row.line, str(e)))
+            found.silent += found.skipped[-1:] if isinstance(e, Silent) else []
             continue
         forms[form] += 1
         found.rows += made
@@ -72,6 +75,8 @@ def _conversations_of(row: dict[str, Any], trees: oasst.Paths) -> tuple[str, lis
     """(the name of the form, the conversations in the row)."""
     if oasst.is_tree(row):
         return "oasst tree", oasst.paths(row, trees)
+    if isinstance(row.get("text"), str) and (markup := markup_of(row["text"])):
+        return markup, [split_markup(row["text"])]
     for name, fits, turns in _FORMS:
         if fits(row):
             return name, [turns(row)]
@@ -165,7 +170,7 @@ def prompt_turns(prompt: Any) -> list[Message]:
         return [message(t.get("role", t.get("from")), t.get("content", t.get("value"))) for t in _turns(prompt)]
     if not isinstance(prompt, str):
         raise Unusable("its prompt is neither text nor messages")
-    return split_transcript(prompt) or [message("user", unwrap_prompt(prompt))]
+    return split_markup(prompt) or split_transcript(prompt) or [message("user", unwrap_prompt(prompt))]
 
 
 def _with_tools(row: dict[str, Any], turns: list[Message]) -> list[Message]:

@@ -1,5 +1,7 @@
 """Rows of JSON from files that somebody else wrote: JSON Lines, an array, plain or gzipped, one file or a folder.
 
+A `.txt` file of conversations in a model's own markup gives a row {"text": ...} for each.
+
 Nothing here raises on a bad row: it is named by file and line and handed on among what was skipped.
 """
 
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmctl.errors import UserError
+from llmctl.formats.markup import split_file
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".ndjson")
 
@@ -65,6 +68,10 @@ def _file_rows(path: Path, name: str) -> Iterator[Row | Skipped]:
     """Line by line; where the file begins with "[" it is one array, and read whole."""
     number = 0
     try:
+        if path.suffix == ".txt":
+            for number, piece in split_file(path.read_bytes().decode("utf-8-sig")):
+                yield Row(name, number, {"text": piece})
+            return
         with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as f:
             first = f.readline()
             if first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
@@ -74,6 +81,8 @@ def _file_rows(path: Path, name: str) -> Iterator[Row | Skipped]:
             for number, line in enumerate(f, 1):
                 if line.strip():
                     yield _parsed(line, name, number)
+    except UnicodeDecodeError as e:
+        yield Skipped(name, 1, _reason(e))
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         yield Skipped(name, number + 1, f"the compressed file is damaged from here on: {e}")
     except OSError as e:

@@ -1,13 +1,15 @@
 """OpenAssistant message trees: a prompt with ranked replies, each with prompts of its own, and so on.
 
-Walked without recursion, so that a tree of any depth can be read.
+They come as trees, or as messages that name their parents (the files of the hub). Walked without recursion, so that a
+tree of any depth can be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+from llmctl.formats.json_rows import Row, Skipped
 from llmctl.formats.turns import Message, Unusable, message
 
 Paths = Literal["best", "all"]
@@ -18,12 +20,42 @@ def is_tree(row: dict[str, Any]) -> bool:
     return isinstance(row.get("prompt"), dict) and isinstance(row["prompt"].get("replies"), list)
 
 
+def gathered(rows: Iterable[Row | Skipped]) -> Iterator[Row | Skipped]:
+    """The rows; messages that name their parents as the trees that they make, at the end, each at its root's line.
+
+    A message whose parent is not there is skipped with all its replies.
+    """
+    nodes: dict[str, tuple[Row, dict[str, Any]]] = {}
+    for row in rows:
+        if isinstance(row, Skipped) or not _is_message(row.value):
+            yield row
+        else:
+            nodes[row.value["message_id"]] = row, {**row.value, "replies": []}
+    for row, node in nodes.values():
+        parent = node["parent_id"]
+        if parent in nodes:
+            nodes[parent][1]["replies"].append(node)
+        elif parent:
+            yield Skipped(row.file, row.line, f"a reply to message {parent!r}, which is not there")
+    yield from (Row(row.file, row.line, {"prompt": node}) for row, node in nodes.values() if not node["parent_id"])
+
+
+def _is_message(row: dict[str, Any]) -> bool:
+    parent = row.get("parent_id")
+    return all(isinstance(row.get(k), str) for k in ("message_id", "text", "role")) and (
+        isinstance(parent, str) or (parent is None and "parent_id" in row)
+    )
+
+
 def paths(row: dict[str, Any], which: Paths = "best") -> list[list[Message]]:
     """The conversations of a tree: the path of best-ranked replies, or every path from the root to a leaf."""
     found: list[list[Message]] = []
     for node, turns in _walk(row["prompt"], best=which == "best"):
         if not _replies(node):
             found.append(turns)
+    found = [turns for turns in found if any(t["role"] == "assistant" for t in turns)]
+    if not found:
+        raise Unusable("a tree without an answer")
     return found
 
 

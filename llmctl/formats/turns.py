@@ -48,6 +48,10 @@ class Unusable(ValueError):
     """A row that is no conversation; the message says why."""
 
 
+class Silent(Unusable):
+    """A conversation in which no assistant answers anybody: there is nothing in it to train on."""
+
+
 def message(role: Any, content: Any) -> Message:
     """One turn, checked. Unusable where the role is unknown or the content is neither text nor parts of text."""
     known = ROLES.get(role.strip().lower()) if isinstance(role, str) else None
@@ -99,7 +103,7 @@ def tidy(turns: list[Message], answered: bool = True) -> list[Message]:
     while answered and kept and kept[-1]["role"] != "assistant":
         kept.pop()
     if not any(t["role"] == "user" for t in kept):
-        raise Unusable("no assistant turn that answers a user" if answered else "no user turn")
+        raise Silent("no assistant turn that answers a user") if answered else Unusable("no user turn")
     return kept
 
 
