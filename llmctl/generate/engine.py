@@ -8,7 +8,7 @@ to the rounding of matrix products of another size.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from llmctl.generate.continuous import ContinuousBatch
 from llmctl.generate.control import Control, ToolRunner, stop_ids
 from llmctl.generate.precision import choose_dtype
 from llmctl.generate.sampling import Sampling
+from llmctl.generate.scoring import Likelihood, Scored, likelihoods
 from llmctl.generate.text import Piece, TextPieces, first_stop
 
 __all__ = ["Control", "Engine", "Piece", "Sample", "Sampling", "ToolRunner"]
@@ -138,6 +139,13 @@ class Engine:
                 ):
                     found[i] = scores
         return found
+
+    def likelihoods(self, groups: Sequence[Sequence[Scored]]) -> list[list[Likelihood]]:
+        """Of the continuations in each group, in order. What those of a group, and what all groups begin with, is run
+        once. No sequence without its last token may be longer than the context.
+        """
+        with self._weights() as model:
+            return likelihoods(model, groups)
 
     def _sample(self, batch: Batch, row: int) -> Sample:
         length = int(batch.length[row])
