@@ -1,8 +1,8 @@
 """Comparisons, in whatever form they come, as `{"prompt": messages, "responses": [...], "ranking": [...]}`.
 
-`ranking[i]` is the rank of `responses[i]`: 0 is best, equal numbers are ties. A pair of a chosen and a rejected reply
-is the case of two. Single judged replies (a score, a rank or a thumb each) are gathered by prompt, and compared where
-a prompt has two or more.
+`ranking[i]` is the rank of `responses[i]`: 0 is best, equal numbers are ties; `margin`, where a row has one, is how
+much better the better reply is. A pair of a chosen and a rejected reply is the case of two. Single judged replies (a
+score, a rank or a thumb each) are gathered by prompt, and compared where a prompt has two or more.
 """
 
 from __future__ import annotations
@@ -22,15 +22,19 @@ from llmctl.formats.transcripts import split_transcript
 from llmctl.formats.turns import Message, Unusable, message, tidy
 
 _KEPT = ("id", "kind", "source")
+EMPTY, EQUAL = "empty", "equal to another"  # what a reply was left out for
 
 
 @dataclass
 class Comparisons:
-    """`rows` as {"prompt", "responses", "ranking"}; `format` names the forms found, `skipped` what was left out."""
+    """`rows` as {"prompt", "responses", "ranking"}; `format` names the forms found, `skipped` the rows left out and
+    `replies` how many replies were left out of rows that are kept, by reason.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     format: str = ""
     skipped: list[Skipped] = field(default_factory=list)
+    replies: Counter[str] = field(default_factory=Counter)
 
     @property
     def pairs(self) -> int:
@@ -62,11 +66,11 @@ def read_comparisons(path: str | Path, split: str = "train") -> Comparisons:
             if form in _SINGLE_FORMS:
                 single.add(row, many[0])
             else:
-                found.rows += [_finished(one, row.value) for one in many]
+                found.rows += [_finished(one, row.value, found.replies) for one in many]
             forms[form] += 1
         except Unusable as e:
             found.skipped.append(Skipped(row.file, row.line, str(e)))
-    rows, alone = single.gathered()
+    rows, alone = single.gathered(found.replies)
     found.rows += rows
     found.skipped += alone
     if not found.rows:
@@ -87,13 +91,13 @@ class _Single:
         message("assistant", judged.replies[0])
         self._by_prompt.setdefault(json.dumps(prompt, sort_keys=True), []).append((row, judged))
 
-    def gathered(self) -> tuple[list[dict[str, Any]], list[Skipped]]:
+    def gathered(self, left_out: Counter[str]) -> tuple[list[dict[str, Any]], list[Skipped]]:
         rows, alone = [], []
         for found in self._by_prompt.values():
             replies = [judged.replies[0] for _, judged in found]
             scores = [judged.scores[0] for _, judged in found]
             try:
-                rows.append(_finished(_Ranked(found[0][1].prompt, replies, scores), {}))
+                rows.append(_finished(_Ranked(found[0][1].prompt, replies, scores), {}, left_out))
             except Unusable:
                 why = "the only judged reply to its prompt, so there is nothing to compare it with"
                 alone += [Skipped(row.file, row.line, why) for row, _ in found]
@@ -110,23 +114,39 @@ def _ranked(row: dict[str, Any]) -> tuple[str, list[_Ranked]]:
     raise Unusable(f"no known form of comparison; its keys are {', '.join(list(row)[:8]) or 'none'}")
 
 
-def _finished(ranked: _Ranked, row: dict[str, Any]) -> dict[str, Any]:
-    """The row to hand on. Empty replies and repetitions are left out; Unusable where fewer than two remain."""
+def _finished(ranked: _Ranked, row: dict[str, Any], left_out: Counter[str]) -> dict[str, Any]:
+    """The row to hand on. Empty replies and repetitions are left out, and counted; Unusable where fewer than two
+    remain. Of equal replies the best rank counts.
+    """
     prompt = tidy(ranked.prompt, answered=False)
     if prompt[-1]["role"] == "assistant":
         raise Unusable("its prompt ends with an assistant turn")
     kept: dict[str, float] = {}
+    out: Counter[str] = Counter()
     for reply, score in zip(ranked.replies, ranked.scores, strict=True):
         text = message("assistant", reply)["content"]
         if not isinstance(text, str):
             raise Unusable("a reply with tool calls cannot be compared yet")
-        if text.strip():
-            kept[text] = max(score, kept.get(text, score))
+        if not text.strip():
+            out[EMPTY] += 1
+            continue
+        out[EQUAL] += text in kept
+        kept[text] = max(score, kept.get(text, score))
     if len(kept) < 2:
-        raise Unusable("fewer than two different replies that are not empty")
+        why = " and ".join({EMPTY: "empty", EQUAL: "equal"}[w] for w in (EMPTY, EQUAL) if out[w])
+        raise Unusable(f"its replies are {why}" if why else "it has a single reply")
+    left_out += out
     ranks = {score: rank for rank, score in enumerate(sorted(set(kept.values()), reverse=True))}
     found = {"prompt": prompt, "responses": list(kept), "ranking": [ranks[score] for score in kept.values()]}
-    return {**found, **{key: row[key] for key in _KEPT if isinstance(row.get(key), str)}}
+    return {**found, **_more(row)}
+
+
+def _more(row: dict[str, Any]) -> dict[str, Any]:
+    """What is handed on besides: what tells rows apart, and how much better the better reply is."""
+    found = {key: row[key] for key in _KEPT if isinstance(row.get(key), str)}
+    margin = row.get("margin")
+    said = isinstance(margin, (int, float)) and not isinstance(margin, bool) and 0 <= margin < float("inf")
+    return {**found, "margin": float(margin)} if said and margin is not None else found
 
 
 def _ranking(row: dict[str, Any]) -> _Ranked:

@@ -7,6 +7,7 @@ folder is read, `hf:org/name` is one too, and so is llama2.c's file.
 from __future__ import annotations
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from llmctl.model.transformer import RewardModel, Transformer
 from llmctl.workspace.files import fsync_file, write_atomic, write_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+REWARD_BIAS, REWARD_GAIN = "reward_bias", "reward_gain"  # keys of config.json, which transformers keeps and ignores
 
 
 def save_model(
@@ -71,6 +73,17 @@ def load_reward_model(path: str | Path) -> tuple[RewardModel, Tokenizer]:
     found = _read_weights(path, config).items()
     _fill(model, {n if n.startswith("score.") else f"backbone.{n}": t for n, t in found}, path)
     return model.eval(), _tokenizer(path, config)
+
+
+def reward_scale(path: str | Path) -> tuple[float, float]:
+    """(bias, gain) of a reward model: gain * score + bias has mean 0 and standard deviation 1 over what it was scaled
+    on. (0, 1) where `config.json` says nothing: another's model, whose scores are its rewards.
+    """
+    config = read_config(path)
+    bias, gain = (config.get(key, usual) for key, usual in ((REWARD_BIAS, 0.0), (REWARD_GAIN, 1.0)))
+    if not all(isinstance(n, (int, float)) and isfinite(n) for n in (bias, gain)) or gain <= 0:
+        raise UserError(f"damaged: {REWARD_GAIN} {gain!r}, {REWARD_BIAS} {bias!r}", str(Path(path) / "config.json"))
+    return float(bias), float(gain)
 
 
 def is_reward_model(path: str | Path) -> bool:

@@ -7,22 +7,36 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from llmctl.errors import UserError
 from llmctl.rm.data import Ranking
+from llmctl.train import distributed
 from llmctl.train.batch import Batch
 from llmctl.train.order import Shuffle
 
 
 class RankingSource:
-    """The comparisons of each step: every one once an epoch, in an order that depends on the seed alone."""
+    """The comparisons of each step: every one once an epoch, in an order that depends on the seed alone.
 
-    def __init__(self, rankings: Sequence[Ranking], prompts: int, micro_tokens: int, seed: int) -> None:
-        self.rankings, self.prompts, self.micro_tokens = rankings, prompts, micro_tokens
+    Under torchrun each process takes its share of a step's prompts, and their rows stay together. `ties` are compared
+    too, where the loss knows what to do with them.
+    """
+
+    def __init__(
+        self, rankings: Sequence[Ranking], prompts: int, micro_tokens: int, seed: int, ties: bool = False
+    ) -> None:
+        if prompts < distributed.size():
+            raise UserError(
+                f"{prompts} prompts cannot be divided among {distributed.size()} processes", "prompts",
+                "take more prompts a step, or fewer processes",
+            )  # fmt: skip
+        self.rankings, self.prompts, self.micro_tokens, self.ties = rankings, prompts, micro_tokens, ties
         self.order = Shuffle(len(rankings), seed)
 
     def batches(self, step: int) -> list[Batch]:
-        """The micro-batches of update `step`."""
+        """This process's micro-batches of update `step`."""
         drawn = [self.rankings[i] for _, i in self.order.take(step * self.prompts, self.prompts)]
-        return [collate(part) for part in cuts(drawn, self.micro_tokens)]
+        mine = drawn[distributed.rank() :: distributed.size()]
+        return [collate(part, self.ties) for part in cuts(mine, self.micro_tokens)]
 
 
 def cuts(rankings: Sequence[Ranking], tokens: int) -> Iterator[list[Ranking]]:
@@ -42,22 +56,29 @@ def cuts(rankings: Sequence[Ranking], tokens: int) -> Iterator[list[Ranking]]:
         yield part
 
 
-def collate(rankings: Sequence[Ranking]) -> Batch:
+def collate(rankings: Sequence[Ranking], ties: bool = False) -> Batch:
     """All replies of `rankings`, one below the other, padded on the right to (B, T).
 
-    `extra`: `lengths` (B,); of each ordered pair its rows `better` and `worse` (P,) and its weight `share` (P,), one
-    over the number of pairs of its prompt, so that each prompt counts once however many replies it has.
+    `extra`: `lengths` (B,); of each pair its rows `better` and `worse` (P,), how much better the one is (`strength`,
+    see `Ranking`), whether it is `tied` (left out unless `ties`), and its weight `share`: one over the number of pairs
+    of its prompt, so that each prompt counts once however many replies it has. `choice` (P,) numbers the better
+    replies, and `choice_share` is one over how many a prompt has.
     """
     rows, lengths = padded([reply for ranking in rankings for reply in ranking.replies])
-    better, worse, share, at = [], [], [], 0
+    table: list[tuple[int, int, float, bool, float, int]] = []
+    choice_share: list[float] = []
+    at = 0
     for ranking in rankings:
-        better += [at + i for i, _ in ranking.pairs]
-        worse += [at + j for _, j in ranking.pairs]
-        share += [1 / len(ranking.pairs)] * len(ranking.pairs)
+        pairs = [(i, j, strength, False) for (i, j), strength in zip(ranking.pairs, ranking.strengths, strict=True)]
+        pairs += [(i, j, 0.0, True) for i, j in ranking.ties] if ties else []
+        chosen = {i: len(choice_share) + n for n, i in enumerate(dict.fromkeys(i for i, *_ in pairs))}
+        choice_share += [1 / len(chosen)] * len(chosen)
+        table += [(at + i, at + j, how, tied, 1 / len(pairs), chosen[i]) for i, j, how, tied in pairs]
         at += len(ranking.replies)
-    extra = {"lengths": lengths, "better": torch.tensor(better), "worse": torch.tensor(worse)}
-    extra["share"] = torch.tensor(share)
-    return Batch(rows, rows, torch.zeros(rows.shape), extra=extra, tokens=int(lengths.sum()))
+    names = ("better", "worse", "strength", "tied", "share", "choice")
+    extra = {name: torch.tensor(column) for name, column in zip(names, zip(*table, strict=True), strict=True)}
+    extra |= {"lengths": lengths, "choice_share": torch.tensor(choice_share)}
+    return Batch(rows, rows, torch.zeros(rows.shape), extra=extra, tokens=int(lengths.sum()), divided=True)
 
 
 def padded(rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llmctl.recipe import InputOf, NoResult, Settings, StageSettings
 from llmctl.train.settings import OptimizerSettings, TrainSettings
@@ -16,9 +16,40 @@ NonNegative = Annotated[float, Field(ge=0)]
 class LossSettings(Settings):
     """What is minimised: Bradley-Terry, where the chance to be preferred is sigmoid(own score - the other's)."""
 
+    form: Literal["pairs", "plackett-luce"] = "pairs"
+    """`pairs`: the mean over all pairs of a prompt's replies, as InstructGPT (arXiv 2203.02155). `plackett-luce`: a
+    ranking as choices, the best of all, then the best of what is left (ListMLE, Xia et al. 2008). The same for pairs
+    alone."""
+    ties: NonNegative = 0.0
+    """How common ties are: Davidson's nu (1970), with which two replies of equal score are tied with the chance
+    nu / (2 + nu). 0 leaves ties out; 1 is a beginning where a third of comparable replies are tied. Only for pairs."""
+    margin: NonNegative = 0.0
+    """How far apart scores should be at least, for a reply that is better by all there is (Llama 2, arXiv 2307.09288):
+    scaled by the row's `margin`, or else by the ranks between the two. 0 where comparisons are noisy; Llama 2 took 1
+    and 3 for human ratings in four steps."""
     center: NonNegative = 0.0
     """Weight of the squared sum of a pair's scores, which keeps scores near zero (arXiv 2312.09244; 0.01 is usual).
     Only differences are learned, so without it the mean drifts; it is taken out after training in any case."""
+
+    @model_validator(mode="after")
+    def _ties_are_pairs(self) -> LossSettings:
+        if self.ties and self.form != "pairs":
+            raise ValueError("ties need form: pairs; plackett-luce has no place for them")
+        return self
+
+
+class ScaleSettings(Settings):
+    """Rewards brought to mean 0 and standard deviation 1 after training (arXiv 1909.08593, section 2.2)."""
+
+    over: Literal["replies", "model"] = "replies"
+    """Over what: the `replies` it is measured on, which cost nothing more, or what the starting `model` answers to
+    their prompts. The second is right before rl: it is the policy that will be rewarded."""
+    samples: Annotated[int, Field(ge=2)] = 256
+    """Answers to sample, one a prompt, where it is over the model's."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of the answers; rl's default."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    """The longest answer."""
 
 
 class RmOptimizerSettings(OptimizerSettings):
@@ -58,6 +89,8 @@ class RmConfig(StageSettings):
     """Which replies are better: comparisons of the workspace, or files in any of the usual forms."""
     loss: LossSettings = LossSettings()
     """What is minimised."""
+    scale: ScaleSettings = ScaleSettings()
+    """How scores become rewards."""
     epochs: Annotated[float, Field(gt=0)] = 2.0
     """How often the comparisons are gone through. More than a few, and a reward model knows them by heart."""
     prompts: Positive = 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,12 +30,28 @@ class Ranking:
     ranks: tuple[int, ...]
     prompt: int  # how many of the ids are the prompt's
     kind: str = ""
+    margin: float | None = None  # how much better the better one is, where the row says so
 
     @cached_property
     def pairs(self) -> list[tuple[int, int]]:
         """(better, worse) for every two replies that are not tied."""
         ranks = list(enumerate(self.ranks))
         return [(i, j) for i, a in ranks for j, b in ranks if a < b]
+
+    @cached_property
+    def ties(self) -> list[tuple[int, int]]:
+        """Every two replies of one rank, once."""
+        ranks = list(enumerate(self.ranks))
+        return [(i, j) for i, a in ranks for j, b in ranks if i < j and a == b]
+
+    @property
+    def strengths(self) -> list[float]:
+        """How much better the better reply of each pair is: what the row says, or how many ranks lie between them as a
+        part of all there are, so 1 for the best against the worst.
+        """
+        if self.margin is not None:
+            return [self.margin] * len(self.pairs)
+        return [(self.ranks[j] - self.ranks[i]) / max(self.ranks) for i, j in self.pairs]
 
     @property
     def longest(self) -> int:
@@ -54,8 +71,10 @@ class Data:
     train: list[Ranking] = field(default_factory=list)
     heldout: list[Ranking] = field(default_factory=list)
     unreadable: list[Skipped] = field(default_factory=list)
+    replies: Counter[str] = field(default_factory=Counter)  # left out of rows that are kept, by reason
     tied: int = 0  # no reply is better than another
     too_long: int = 0
+    repeated: int = 0  # the very same comparison once more
     overlap: int = 0  # training rows of one input whose prompt another holds out
 
     @property
@@ -64,12 +83,20 @@ class Data:
         counts = {
             "longer than max_length": self.too_long,
             "tied throughout": self.tied,
+            "there twice": self.repeated,
             "with a held-out prompt": self.overlap,
         }
         parts = [f"{n:,} {why}" for why, n in counts.items() if n]
+        parts += [f"single replies {why}: {n:,}" for why, n in sorted(self.replies.items())]
         if self.unreadable:
-            parts.append(f"{len(self.unreadable):,} unreadable, the first: {self.unreadable[0]}")
+            why = ", ".join(f"{n:,} {reason}" for reason, n in self.reasons.most_common())
+            parts.append(f"{len(self.unreadable):,} unusable ({why}), the first: {self.unreadable[0]}")
         return "; ".join(parts)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """How many rows were unusable for what, without the details."""
+        return Counter(s.why.split(":")[0] for s in self.unreadable)
 
 
 def read_data(config: RmConfig, workspace: Workspace, tokenizer: Tokenizer, longest: int) -> Data:
@@ -78,11 +105,11 @@ def read_data(config: RmConfig, workspace: Workspace, tokenizer: Tokenizer, long
     Of the held-out rows only as many as `eval_pairs` asks for, chosen by their hash.
     """
     data = Data()
-    train, heldout = _read(config, workspace, data.unreadable)
+    train, heldout = (_unique(rows, data) for rows in _read(config, workspace, data))
     held = {_key(row) for row in heldout}
     kept = [row for row in train if _key(row) not in held]
     data.overlap = len(train) - len(kept)
-    data.train = list(_rendered(kept, tokenizer, longest, data))
+    data.train = list(_rendered(kept, tokenizer, longest, data, ties=config.loss.ties > 0))
     room = config.eval_pairs
     for ranking in _rendered(sorted(heldout, key=sha256_json), tokenizer, longest, data) if room else ():
         data.heldout.append(ranking)
@@ -98,7 +125,7 @@ def read_data(config: RmConfig, workspace: Workspace, tokenizer: Tokenizer, long
     return data
 
 
-def _read(config: RmConfig, workspace: Workspace, unreadable: list[Skipped]) -> tuple[list[Row], list[Row]]:
+def _read(config: RmConfig, workspace: Workspace, data: Data) -> tuple[list[Row], list[Row]]:
     """(training rows, held-out rows) of all inputs; of several, rows without a kind get their input's name."""
     train: list[Row] = []
     heldout: list[Row] = []
@@ -108,7 +135,8 @@ def _read(config: RmConfig, workspace: Workspace, unreadable: list[Skipped]) -> 
         given = _has_heldout(source)
         for split in ("train", "heldout") if given else ("train",):
             found = read_comparisons(source.path, split)
-            unreadable += found.skipped
+            data.unreadable += found.skipped
+            data.replies += found.replies
             for row in found.rows:
                 row["kind"] = row.get("kind") or row.get("source") or name
                 held = split == "heldout" or (not given and int(_key(row)[:8], 16) < config.heldout * 2**32)
@@ -129,10 +157,21 @@ def _key(row: Row) -> str:
     return sha256_json(row["prompt"])
 
 
-def _rendered(rows: Iterable[Row], tokenizer: Tokenizer, longest: int, data: Data) -> Iterator[Ranking]:
-    """The rows that have a preference and fit; the others are counted in `data`."""
+def _unique(rows: list[Row], data: Data) -> list[Row]:
+    """Each comparison once, in whatever order its replies are listed."""
+    found: dict[str, Row] = {}
     for row in rows:
-        if len(set(row["ranking"])) < 2:
+        found.setdefault(sha256_json([row["prompt"], sorted(zip(row["responses"], row["ranking"], strict=True))]), row)
+    data.repeated += len(rows) - len(found)
+    return list(found.values())
+
+
+def _rendered(
+    rows: Iterable[Row], tokenizer: Tokenizer, longest: int, data: Data, ties: bool = False
+) -> Iterator[Ranking]:
+    """The rows that have a preference (or, with `ties`, none) and fit; the others are counted in `data`."""
+    for row in rows:
+        if len(set(row["ranking"])) < 2 and not ties:
             data.tied += 1
             continue
         ranking = render_row(row, tokenizer)
@@ -147,4 +186,4 @@ def render_row(row: Row, tokenizer: Tokenizer) -> Ranking:
     prompt = render(row["prompt"], tokenizer).ids
     ends = (render([{"role": "assistant", "content": reply}], tokenizer).ids for reply in row["responses"])
     replies = tuple(np.array(prompt + end, dtype=np.int32) for end in ends)
-    return Ranking(replies, tuple(row["ranking"]), len(prompt), row.get("kind", ""))
+    return Ranking(replies, tuple(row["ranking"]), len(prompt), row.get("kind", ""), row.get("margin"))

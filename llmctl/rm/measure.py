@@ -1,10 +1,12 @@
-"""How well a reward model ranks replies it has not learned from, and its scores brought to a common scale."""
+"""How well a reward model ranks replies it has not learned from, how far its chances can be believed, and what of it is
+length.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, log1p, sqrt
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from llmctl.train.device import autocast
 from llmctl.verify.statistics import wilson
 
 Scores = list[list[float]]  # of each ranking, a score a reply
+_BINS = 10
 
 
 @torch.inference_mode()
@@ -31,23 +34,46 @@ def score_all(model: RewardModel, rankings: Sequence[Ranking], precision: str, m
     return [found[id(ranking)] for ranking in rankings]
 
 
-def accuracy(rankings: Sequence[Ranking], scores: Scores) -> dict[str, Any]:
-    """The share of ordered pairs whose better reply has the higher score, with its 95 % interval; equal is wrong.
+def margins_of(rankings: Sequence[Ranking], scores: Scores) -> list[list[float]]:
+    """Of each ranking, how far the better reply's score lies above the worse one's, for each of its pairs."""
+    return [[s[i] - s[j] for i, j in r.pairs] for r, s in zip(rankings, scores, strict=True)]
 
-    The pairs of one prompt are not independent, so with rankings of three and more the interval is too narrow.
+
+def accuracy(rankings: Sequence[Ranking], scores: Scores) -> dict[str, Any]:
+    """The share of ordered pairs whose better reply has the higher score, with its 95 % interval; equal is wrong."""
+    margins = margins_of(rankings, scores)
+    flat = [m for some in margins for m in some]
+    right = [sum(m > 0 for m in some) for some in margins]
+    low, high = interval(right, [len(some) for some in margins])
+    loss = fmean(log1p(exp(-abs(m))) + max(-m, 0.0) for m in flat)
+    return {"pairs": len(flat), "accuracy": sum(right) / len(flat), "low": low, "high": high, "loss": loss}
+
+
+def interval(right: Sequence[int], of: Sequence[int]) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of pairs that come in clusters: `right[c]` of `of[c]` pairs of prompt c.
+
+    The pairs of one ranking share replies and are right together, so there are fewer than it seems: their number is
+    divided by the design effect, the variance of the share over prompts by that of as many coins (Kish 1965; Rao and
+    Scott 1992, Biometrics 48:577). With one pair a prompt it is Wilson's.
     """
-    margins = [s[i] - s[j] for r, s in zip(rankings, scores, strict=True) for i, j in r.pairs]
-    right = sum(m > 0 for m in margins)
-    low, high = wilson(right, len(margins))
-    loss = fmean(log1p(exp(-abs(m))) + max(-m, 0.0) for m in margins)
-    return {"pairs": len(margins), "accuracy": right / len(margins), "low": low, "high": high, "loss": loss}
+    n, hits, clusters = sum(of), sum(right), sum(k > 0 for k in of)
+    share = hits / n
+    coins = share * (1 - share) / n
+    effect = 1.0
+    if coins and clusters > 1 and max(of) > 1:
+        spread = sum((r - share * k) ** 2 for r, k in zip(right, of, strict=True)) / n**2
+        effect = max(1.0, spread * clusters / (clusters - 1) / coins)
+    return wilson(hits / effect, n / effect)
 
 
 def by_kind(rankings: Sequence[Ranking], scores: Scores) -> dict[str, dict[str, Any]]:
-    """The accuracy on the rows of each kind, where rows have one."""
-    kinds = sorted({r.kind for r in rankings if r.kind})
-    both = list(zip(rankings, scores, strict=True))
-    return {k: accuracy([r for r, _ in both if r.kind == k], [s for r, s in both if r.kind == k]) for k in kinds}
+    """Accuracy and length on the rows of each kind, where rows have one."""
+    found = {}
+    for kind in sorted({r.kind for r in rankings if r.kind}):
+        mine = [(r, s) for r, s in zip(rankings, scores, strict=True) if r.kind == kind]
+        some, their = [r for r, _ in mine], [s for _, s in mine]
+        found[kind] = accuracy(some, their) | length_bias(some, their)
+    return found
 
 
 def length_bias(rankings: Sequence[Ranking], scores: Scores) -> dict[str, float | None]:
@@ -67,14 +93,23 @@ def correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
     return sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / spread if spread else None
 
 
-@torch.no_grad()
-def normalise(model: RewardModel, scores: Scores) -> tuple[float, float]:
-    """Scale the head so that `scores` would have standard deviation 1: (gain, bias).
+def calibration(rankings: Sequence[Ranking], scores: Scores) -> dict[str, Any]:
+    """Whether sigmoid(margin) is the chance it says it is: `error`, and `bins` from "cannot tell" (0.5) to "sure" (1).
 
-    Adding `bias` to a score brings their mean to 0 (arXiv 1909.08593, section 2.2); the head itself has none in Hugging
-    Face's layout. Rewards of different models, and weights beside them, then mean the same.
+    A pair's confidence is sigmoid(|margin|), that of the reply it prefers; the expected calibration error is the mean
+    distance of confidence and accuracy over bins of equal width, weighted by their pairs (Guo et al. 2017, arXiv
+    1706.04599). `error` depends on how many pairs there are: with few, chance alone makes it large.
     """
-    values = [s for some in scores for s in some]
-    gain = 1 / (pstdev(values) or 1.0)
-    model.score.weight.mul_(gain)
-    return gain, -gain * fmean(values)
+    margins = [m for some in margins_of(rankings, scores) for m in some]
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(_BINS)]
+    for m in margins:
+        confidence = 1 / (1 + exp(-min(abs(m), 700)))
+        bins[min(int((confidence - 0.5) * 2 * _BINS), _BINS - 1)].append((confidence, m > 0))
+    rows = []
+    for some in filter(None, bins):
+        right = sum(hit for _, hit in some)
+        low, high = wilson(right, len(some))
+        sure = fmean(confidence for confidence, _ in some)
+        rows.append({"pairs": len(some), "confidence": sure, "accuracy": right / len(some), "low": low, "high": high})
+    error = sum(row["pairs"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / len(margins)
+    return {"error": error, "bins": rows}

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from llmctl.console import Console
 from llmctl.model.config import ModelConfig
-from llmctl.model.folder import load_model, save_model
+from llmctl.model.folder import REWARD_BIAS, REWARD_GAIN, load_model, save_model
 from llmctl.model.transformer import RewardModel
 from llmctl.rm.batches import RankingSource
 from llmctl.rm.config import RmConfig
 from llmctl.rm.data import Data, Ranking, read_data
+from llmctl.rm.figures import card, figures
 from llmctl.rm.loss import RankingLoss
-from llmctl.rm.measure import Scores, accuracy, by_kind, length_bias, normalise, score_all
+from llmctl.rm.measure import Scores, accuracy, score_all
+from llmctl.rm.page import write_page
+from llmctl.rm.scale import gain_and_bias, reference_scores
 from llmctl.train import estimate
 from llmctl.train.device import best_device
-from llmctl.train.loop import Hook, Outcome, train
+from llmctl.train.loop import Hook, train
 from llmctl.train.settings import TrainSettings
 from llmctl.workspace import Artifact, Workspace
 
@@ -36,17 +40,30 @@ def run(config: RmConfig, workspace: Workspace, console: Console) -> Artifact:
         writer.lm_head = None  # it writes no more
         torch.manual_seed(config.seed)  # of the new head
         model = RewardModel(writer).to(best_device())
-        source = RankingSource(data.train, config.prompts, config.micro_tokens, config.seed)
+        ties = config.loss.ties > 0
+        source = RankingSource(data.train, config.prompts, config.micro_tokens, config.seed, ties)
         watch = Watch(config, model, data.heldout or data.train[:_TYPICAL], console)
         outcome = train(
-            model, source, RankingLoss(config.loss.center), settled(config, data), build=build, console=console,
+            model, source, RankingLoss(config.loss), settled(config, data), build=build, console=console,
             title="rm", hooks=[Hook(config.eval_every, watch)] if data.heldout else [],
         )  # fmt: skip
-        gain, bias = normalise(model, watch.latest())
-        scale = {"reward_gain": gain, "reward_bias": bias}
-        build.figures |= figures(config, data, outcome, watch, build.metrics.rows()) | scale
+        scores = watch.latest()
+        scale = scaled(config, model, path, watch, console)
+        build.figures |= figures(config, data, outcome, scores, build.metrics.rows()) | scale
+        write_page(build.path, config, build.figures, data.heldout, scores, tokenizer)
         save_model(build.path, model, tokenizer, card(config, build.figures), extra=scale)
     return build.done()
+
+
+def scaled(config: RmConfig, model: RewardModel, path: Path, watch: Watch, console: Console) -> dict[str, float]:
+    """The keys of `config.json` that make rewards of scores."""
+    scores: Scores = []
+    if config.scale.over == "model":
+        scores = reference_scores(config, model, path, watch.rankings)
+        if len(scores) < 2:
+            console.warn("rm: the model answered no prompt, so rewards are scaled over the replies measured on")
+    gain, bias = gain_and_bias(scores if len(scores) > 1 else watch.latest())
+    return {REWARD_GAIN: gain, REWARD_BIAS: bias}
 
 
 def longest(config: RmConfig, shape: ModelConfig) -> int:
@@ -94,69 +111,6 @@ class Watch:
         if not self.scores:
             self.scores = score_all(self.model, self.rankings, self.config.train.precision, self.config.micro_tokens)
         return self.scores
-
-
-def figures(config: RmConfig, data: Data, outcome: Outcome, watch: Watch, log: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the manifest says; from the log where a run that was taken up at its very end would not know it."""
-    pairs = sum(len(r.pairs) for r in data.train)
-    found: dict[str, Any] = {
-        "in": f"{config.model}, {len(data.train):,} comparisons, {pairs:,} pairs",
-        "comparisons": len(data.train),
-        "pairs": pairs,
-        "left_out": {
-            "unreadable": len(data.unreadable),
-            "tied": data.tied,
-            "too_long": data.too_long,
-            "held_out_prompt": data.overlap,
-        },
-        "steps": outcome.steps,
-        "loss": outcome.loss,
-        "train_tokens": outcome.tokens,
-        "train_seconds": round(outcome.seconds, 1),
-    }
-    if not data.heldout:
-        last = round(100 * float(outcome.last.get("accuracy", 0.0)), 1)
-        head = {"label": "training pairs ranked right", "before": None, "after": last, "unit": "%"}
-        return found | {"headline": head, "out": f"{outcome.steps:,} steps, nothing held out to measure on"}
-    held = [row for row in log if "heldout_accuracy" in row]
-    before, after = held[0], accuracy(watch.rankings, watch.scores)
-    head = {
-        "label": "held-out pairs ranked right",
-        "before": round(100 * before["heldout_accuracy"], 1),
-        "after": round(100 * after["accuracy"], 1),
-        "unit": "%",
-    }
-    return found | {
-        "headline": head,
-        "out": f"right on {after['accuracy']:.1%} of {after['pairs']:,} held-out pairs "
-        f"({after['low']:.1%} to {after['high']:.1%})",
-        "heldout": after,
-        "heldout_before": {k.removeprefix("heldout_"): v for k, v in before.items() if k.startswith("heldout_")},
-        "by_kind": by_kind(watch.rankings, watch.scores),
-        **length_bias(watch.rankings, watch.scores),
-    }
-
-
-def card(config: RmConfig, found: dict[str, Any]) -> str:
-    """The model card's body."""
-    return f"""\
-A reward model: scores a reply, given the conversation before it. Trained from `{config.model}` on {found["pairs"]:,}
-pairs of {found["comparisons"]:,} comparisons by the Bradley-Terry loss; {found["out"]}.
-
-A score is a number for a whole conversation, rendered with the chat template and read at its last token. The better of
-two replies is the one with the higher score. Scores have a standard deviation of 1 over replies like those it was
-measured on, and a mean of 0 after adding `reward_bias` ({found["reward_bias"]:.4f}, in `config.json`); dividing a
-difference by `reward_gain` ({found["reward_gain"]:.4f}) and taking the sigmoid gives the probability that was trained.
-
-```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained(path)
-model = AutoModelForSequenceClassification.from_pretrained(path)
-ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
-score = model(**ids).logits[0, 0]
-```
-"""
 
 
 def plan(config: RmConfig, workspace: Workspace) -> list[tuple[str, str]]:

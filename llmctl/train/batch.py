@@ -25,6 +25,7 @@ class Batch:
     segments: Tensor | None = None  # (B, T) int64
     extra: dict[str, Tensor] = field(default_factory=dict)  # what a loss needs beyond that (advantages, lengths, ...)
     tokens: int = -1  # tokens that are no padding, for the speed that is shown; -1 = all of them
+    divided: bool = False  # made for this process alone: torchrun's processes have others, nothing is to be cut
     trained: Tensor | None = None  # flat indices of the positions with a weight; None = every one of them
 
     def __post_init__(self) -> None:

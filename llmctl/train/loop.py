@@ -189,7 +189,7 @@ class _Run:
         waited = time.monotonic() - begun
         loss, norm, logs = self.update(step, batches)
         seconds = time.monotonic() - begun
-        tokens = sum(b.tokens for b in batches) * distributed.size()
+        tokens = int(distributed.sum_numbers([sum(b.tokens for b in batches)])[0])
         self.at.seconds += seconds
         self.at.tokens += tokens
         rate = rate_at(step, self.settings.steps, self.settings.schedule)

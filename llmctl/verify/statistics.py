@@ -9,7 +9,7 @@ from math import comb, sqrt
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
-def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson(correct: float, n: float, z: float = Z95) -> tuple[float, float]:
     """The Wilson score interval of `correct` out of `n`, as shares; (0, 1) where nothing was asked.
 
     Unlike the textbook interval (p plus or minus two standard errors) it is not empty at 0 and 1, where small models

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from llmctl.errors import UserError
 from llmctl.model.config import ModelConfig
 from llmctl.model.transformer import RewardModel, Transformer
 from llmctl.rm.batches import RankingSource, collate, cuts
+from llmctl.rm.config import LossSettings
 from llmctl.rm.data import Ranking
 from llmctl.rm.loss import RankingLoss
 from llmctl.rm.measure import score_all
+from llmctl.train import distributed
 
 
 def some(n: int, seed: int = 0) -> list[Ranking]:
@@ -50,10 +53,10 @@ def test_a_score_depends_neither_on_padding_nor_on_its_neighbours() -> None:
 
 def test_the_loss_is_the_same_whatever_stands_in_the_padding() -> None:
     batch, model = collate(some(5)), tiny()
-    before = RankingLoss()(model, batch).total
+    before = RankingLoss(LossSettings())(model, batch).total
     for row, length in zip(batch.ids, batch.extra["lengths"], strict=True):
         row[length:] = 7
-    assert torch.equal(RankingLoss()(model, batch).total, before)
+    assert torch.equal(RankingLoss(LossSettings())(model, batch).total, before)
 
 
 def test_all_replies_of_a_prompt_stay_in_one_micro_batch() -> None:
@@ -72,7 +75,7 @@ def test_gradients_are_those_of_one_large_batch() -> None:
     for micro_tokens in (10**6, 150):
         model = tiny()
         for batch in RankingSource(rankings, 12, micro_tokens, seed=0).batches(0):
-            RankingLoss()(model, batch).total.backward()
+            RankingLoss(LossSettings())(model, batch).total.backward()
         found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*found, strict=True))
 
@@ -92,3 +95,27 @@ def test_scores_are_float32_even_where_products_are_bfloat16() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         scores = model(ids, torch.full((200,), 8))
     assert scores.dtype == torch.float32 and not torch.equal(scores, scores.bfloat16().float())
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_a_step_and_together_have_the_gradient_of_one(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rankings, found = some(12), []
+    for world in (1, processes):
+        model, seen = tiny(), 0
+        monkeypatch.setenv("WORLD_SIZE", str(world))
+        for rank in range(world):
+            monkeypatch.setenv("RANK", str(rank))
+            for batch in map(distributed.part, RankingSource(rankings, 12, 400, seed=0).batches(0)):
+                seen += batch.tokens
+                RankingLoss(LossSettings())(model, batch).total.backward()
+        assert seen == sum(r.tokens for r in rankings)
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*found, strict=True))
+
+
+def test_more_processes_than_prompts_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="3 prompts cannot be divided among 4 processes"):
+        RankingSource(some(9), 3, 400, seed=0)

@@ -75,7 +75,48 @@ def test_unreadable_rows_are_named(put, workspace: Workspace, tokenizer: Tokeniz
     put("c", [row("a"), "{", row("b", ("", "bad")), row("c", ("same", "same")), row("d")], [row("other")])
     found = read(workspace, tokenizer, "c")
     assert len(found.train) == 2 and [s.line for s in found.unreadable] == [2, 3, 4]
-    assert "3 unreadable, the first: train.jsonl:2: not JSON" in found.left_out
+    assert found.reasons == {"not JSON": 1, "its replies are empty": 1, "its replies are equal": 1}
+    assert found.left_out.startswith("3 unusable (1 ") and "the first: train.jsonl:2: not JSON" in found.left_out
+
+
+def test_single_replies_that_are_empty_or_equal_are_counted(put, workspace: Workspace, tokenizer: Tokenizer) -> None:
+    put("c", [row("a", ("good", "", "bad", "good")), row("b")], [row("other")])
+    found = read(workspace, tokenizer, "c")
+    assert found.train[0].ranks == (0, 1) and found.replies == {"empty": 1, "equal to another": 1}
+    assert "single replies empty: 1; single replies equal to another: 1" in found.left_out
+
+
+def test_a_comparison_that_is_there_twice_counts_once(put, workspace: Workspace, tokenizer: Tokenizer) -> None:
+    turned = {"prompt": "a", "responses": ["bad", "good"], "ranking": [1, 0]}
+    against = {"prompt": "a", "responses": ["bad", "good"], "ranking": [0, 1]}  # another opinion
+    put("c", [row("a"), row("a"), turned, against], [row("other"), row("other")])
+    put("d", [row("a"), row("b")], [row("other")])
+    found = read(workspace, tokenizer, "c", "d")
+    assert (len(found.train), len(found.heldout), found.repeated) == (3, 1, 5)
+    assert "5 there twice" in found.left_out
+
+
+def test_ties_are_kept_where_the_loss_takes_them(put, workspace: Workspace, tokenizer: Tokenizer) -> None:
+    tied = {"prompt": "say", "responses": ["good", "bad"], "ranking": [0, 0]}
+    put("c", [row("a"), tied], [row("other"), tied | {"prompt": "well"}])
+    found = read(workspace, tokenizer, "c", loss={"ties": 1.0})
+    assert [r.ties for r in found.train] == [[], [(0, 1)]]
+    assert len(found.heldout) == 1 and found.tied == 1  # nothing to be right about
+
+
+def test_a_margin_is_read_from_its_row(put, workspace: Workspace, tokenizer: Tokenizer) -> None:
+    put("c", [row("a", margin=0.5), row("b", margin="much"), row("c", ("good", "bad", "no"))], [row("other")])
+    assert [r.strengths for r in read(workspace, tokenizer, "c").train] == [[0.5], [1.0], [0.5, 1.0, 0.5]]
+
+
+def test_a_model_without_the_chat_tokens_is_one_line(put, workspace: Workspace, tokenizer: Tokenizer) -> None:
+    class Plain:
+        specials: dict[str, int] = {}
+        encode = staticmethod(tokenizer.encode)
+
+    put("c", [row("a")], [row("other")])
+    with pytest.raises(UserError, match=r"no token '<\|im_start\|>', so it cannot hold a conversation"):
+        read(workspace, Plain(), "c")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +124,7 @@ def test_unreadable_rows_are_named(put, workspace: Workspace, tokenizer: Tokeniz
     [
         ([], "it is empty"),
         (["{"], "not JSON"),
-        ([row(replies=("", " "))], "fewer than two different replies"),
+        ([row(replies=("", " "))], "its replies are empty"),
         ([{"prompt": "say", "responses": ["good", "bad"], "ranking": [1, 1]}], "1 tied throughout"),
         ([row(replies=("good " * 90, "bad"))], "1 longer than max_length"),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,14 @@ import torch
 
 from llmctl.console import Console
 from llmctl.errors import UserError
-from llmctl.model.chat_format import render
-from llmctl.model.folder import load_reward_model
+from llmctl.generate.engine import Engine
+from llmctl.generate.sampling import Sampling
+from llmctl.model.chat_format import render, render_prompt
+from llmctl.model.folder import load_model, load_reward_model, reward_scale, save_model
 from llmctl.rm import stage
 from llmctl.rm.batches import RankingSource
 from llmctl.rm.config import RmConfig
+from llmctl.rm.data import read_data
 from llmctl.rm.stage import plan, run
 from llmctl.workspace import Workspace
 
@@ -78,10 +83,75 @@ def test_transformers_gives_the_same_scores(put, chat: str, workspace: Workspace
         scores = theirs(**templated).logits[:, 0]
         assert torch.allclose(scores, ours(templated["input_ids"], lengths), atol=1e-4)
     # Those are the very replies it was measured on.
-    rewards = scores + json.loads((made.path / "config.json").read_text())["reward_bias"]
+    bias, gain = reward_scale(made.path)
+    rewards = gain * scores + bias
+    assert (theirs.config.reward_gain, theirs.config.reward_bias) == (gain, bias)
     assert rewards.mean().item() == pytest.approx(0, abs=1e-3)
     assert rewards.std(correction=0).item() == pytest.approx(1, abs=1e-3)
     assert "reward_bias" in (made.path / "README.md").read_text()
+
+
+def test_rewards_are_scaled_over_the_models_own_answers(put, chat: str, workspace: Workspace, console: Console) -> None:
+    put("c", rows(20, 0), rows(20, 1))
+    scale = {"over": "model", "samples": 30, "max_new_tokens": 12}
+    made = run(config(chat, train={"steps": 2}, scale=scale), workspace, console)
+    judge, tokenizer = load_reward_model(made.path)
+    bias, gain = reward_scale(made.path)
+    # Sampled once more with the same seed, in the order in which they are measured.
+    writer, _ = load_model(chat)
+    held = read_data(config(chat), workspace, tokenizer, 96).heldout
+    starts = list(dict.fromkeys(tuple(r.replies[0][: r.prompt].tolist()) for r in held))
+    starts = [[*start, *render_prompt([], tokenizer)] for start in starts]
+    found = Engine(writer, tokenizer, "fp32").generate(starts, Sampling(12, 1.0), n=2)
+    answers = [start + pair[i].ids for i in (0, 1) for start, pair in zip(starts, found, strict=True)][:30]
+    with torch.no_grad():
+        rewards = [gain * float(judge(torch.tensor([ids]), torch.tensor([len(ids)]))) + bias for ids in answers]
+    assert sum(rewards) / 30 == pytest.approx(0, abs=1e-3)
+    assert sum(r * r for r in rewards) / 30 == pytest.approx(1, abs=1e-3)
+    assert f"over answers of `{chat}`" in " ".join((made.path / "README.md").read_text().split())
+
+
+def test_a_page_shows_what_was_measured(put, chat: str, workspace: Workspace, console: Console) -> None:
+    put("c", rows(20, 0), rows(20, 1))
+    made = run(config(chat, train={"steps": 2}), workspace, console)
+    page = made.file("report.html").read_text()
+    assert made.file("reliability.png").read_bytes()[:4] == b"\x89PNG"
+    assert "k0" in page and f"{made.figures['heldout']['accuracy']:.1%}" in page and "the wrong way" in page
+    assert sum(b["pairs"] for b in made.figures["calibration"]["bins"]) == made.figures["heldout"]["pairs"]
+
+
+@pytest.mark.parametrize("loss", [{"form": "plackett-luce"}, {"ties": 0.5}, {"margin": 1.0}, {"center": 0.01}], ids=str)
+def test_every_loss_learns_the_rule(
+    put, chat: str, workspace: Workspace, console: Console, loss: dict[str, Any]
+) -> None:
+    put("c", rows(120, 0), rows(40, 1))
+    head = run(config(chat, epochs=4, loss=loss), workspace, console).figures["headline"]
+    assert head["after"] > 85
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(put, chat: str, workspace: Workspace) -> None:
+    put("c", rows(60, 0), rows(20, 1))
+    # A fresh model gives all replies one score; its first gradient is rounding, which optimizers make large.
+    model, tokenizer = load_model(chat)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    save_model(chat, model, tokenizer)
+    found = []
+    for out, processes in (("one", 1), ("two", 2)):
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes > 1 else []
+        sets = ["train.precision=fp32", "train.steps=6", "prompts=8"]
+        done = subprocess.run(
+            [sys.executable, *start, "-m", "llmctl", "rm", chat, "c", "-o", out, "-w", str(workspace.root),
+             *(part for one in sets for part in ("-s", one))],
+            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        made = workspace.find(out, ["model"])
+        found.append([(r["loss"], r["accuracy"], r["tokens"]) for r in made.metrics() if "accuracy" in r])
+    assert len(found[0]) == 6
+    assert [r[0] for r in found[0]] == pytest.approx([r[0] for r in found[1]], rel=2e-3)
+    assert [r[1:] for r in found[0]] == [pytest.approx(r[1:]) for r in found[1]]
 
 
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(
@@ -130,7 +200,16 @@ def test_a_model_that_cannot_be_started_from_is_named(put, chat: str, workspace:
         run(config("nobody", out="again"), workspace, console)
 
 
-@pytest.mark.parametrize("changes", [{"comparisons": []}, {"heldout": 1}, {"epochs": 0}, {"loss": {"center": -1}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"comparisons": []},
+        {"heldout": 1},
+        {"epochs": 0},
+        {"loss": {"center": -1}},
+        {"loss": {"ties": 1, "form": "plackett-luce"}},
+    ],
+)
 def test_impossible_settings_are_refused(chat: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         config(chat, **changes)
