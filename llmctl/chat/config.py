@@ -49,3 +49,20 @@ class ChatConfig(StageSettings):
     """The number format to compute in. `auto`: bf16 where the machine is faster in it."""
     batch_size: Annotated[int, Field(ge=1), NoResult()] = 64
     """Replies written at once. More is faster until memory runs out."""
+    reward: Annotated[str, InputOf(("model",), files=True), NoResult()] = ""
+    """A reward model: `/score` asks it, and `/n` takes the best answer by it."""
+    corrections: Annotated[str, NoResult()] = "corrections"
+    """The conversations that `/good`, `/bad` and the page write; `llmctl sft` takes them as they are."""
+    choices: Annotated[str, NoResult()] = "choices"
+    """The comparisons that `/compare` and the page write; `llmctl rm` takes them as they are."""
+    instructions: Annotated[str, NoResult()] = ""
+    """A text file with what to look for, shown to who ranks (`--rank`) or writes (`--write`) answers. Empty: a short
+    form of what InstructGPT's labellers were told: helpful, true, harmless."""
+    log: Annotated[bool, NoResult()] = True
+    """Keep every chat in `chats.sqlite` in the workspace, with what it takes to replay it. It holds what you type."""
+    markdown: Annotated[bool, NoResult()] = True
+    """Show a chat model's Markdown as headings, lists and code on a terminal. Off: the very characters."""
+    host: Annotated[str, NoResult()] = "127.0.0.1"
+    """The address that `--serve` listens on. Any other than this machine's own needs a key in `LLMCTL_API_KEY`."""
+    port: Annotated[int, Field(ge=0, le=65535), NoResult()] = 8000
+    """The port that `--serve` listens on; 0 takes a free one."""

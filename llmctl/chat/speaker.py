@@ -32,6 +32,8 @@ class Speaker:
     context: int
     chats: bool
     tools: Toolbox | None
+    digest: str = ""
+    """Of the model's files, for the log."""
 
 
 def load_speaker(workspace: Workspace, config: ChatConfig) -> Speaker:
@@ -48,6 +50,7 @@ def load_speaker(workspace: Workspace, config: ChatConfig) -> Speaker:
         context=model.config.context,
         chats=chats,
         tools=load_tools(workspace, config) if chats else None,
+        digest=source.digest,
     )
 
 

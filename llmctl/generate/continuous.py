@@ -84,9 +84,10 @@ class ContinuousBatch:
         new, logprobs = self._draw()
         for row, token, logprob in zip(self.rows, new.tolist(), logprobs.tolist(), strict=True):
             row.take(token, logprob, self.calls)
-        left = [row.request for row in self.rows if row.left]
+        stays = [not row.left for row in self.rows]  # looked at once: another thread may cancel at any time
+        left = [row.request for row, stay in zip(self.rows, stays, strict=True) if not stay]
         if left:
-            new = self._drop(new)
+            new = self._drop(stays, new)
         if self.rows:
             assert self._cache is not None
             fed = new.to(self.device)[:, None]
@@ -126,12 +127,12 @@ class ContinuousBatch:
             mine[torch.tensor([*row.request.prompt, *row.request.ids])] = True
         return seen.to(self.device)
 
-    def _drop(self, new: Tensor) -> Tensor:
+    def _drop(self, stays: list[bool], new: Tensor) -> Tensor:
         """Take the rows that left out of the cache: the last ones move into their places. Returns `new` likewise."""
         assert self._cache is not None
-        going = [i for i, row in enumerate(self.rows) if not row.left]
+        going = [i for i, stay in enumerate(stays) if stay]
         order = list(range(len(going)))
-        holes = [i for i in order if self.rows[i].left]
+        holes = [i for i in order if not stays[i]]
         movers = [i for i in going if i >= len(going)]
         for hole, mover in zip(holes, movers, strict=True):
             order[hole] = mover

@@ -11,7 +11,6 @@ from chat_tiny import Pretrain, put_model, tiny
 from llmctl.chat import stage
 from llmctl.chat.config import ChatConfig
 from llmctl.chat.oneshot import answer
-from llmctl.chat.serve import serve_model
 from llmctl.chat.speaker import load_speaker
 from llmctl.console import Console
 from llmctl.errors import UserError
@@ -88,7 +87,6 @@ def test_mistakes_are_said_in_one_line(workspace: Workspace, console: Console) -
         (lambda: answer(workspace, config(model="hf:org/name"), "a"), "not in the cache"),
         (lambda: answer(workspace, config(), "long " * 200), "context"),
         (lambda: stage.run(config(), workspace, console), "no prompts"),
-        (lambda: serve_model(workspace, config(), console), "no server yet"),
     ):
         with pytest.raises(UserError, match=message):
             wrong()
