@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmctl.model import attention
 from llmctl.model.config import ModelConfig
 from llmctl.model.rope import rope_table, rotate
 
@@ -84,7 +85,10 @@ class Attention(nn.Module):
             k, v = cache.update(self.layer, k, v)
         causal = mask is None and t > 1
         assert not causal or k.shape[2] == t, "several new tokens behind a filled cache need a mask"
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped)
+        if causal and attention.suits(q, k):
+            y = attention.causal(q, k, v)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped)
         return self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
 
 
@@ -213,6 +217,11 @@ class Transformer(nn.Module):
         for block in self.layers:
             x = block(x, rope, mask, cache)
         return self.norm(x)
+
+    @property
+    def softcap(self) -> float:
+        """What logits are bounded by; 0 for nothing."""
+        return self.config.softcap
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden (...,D) to float32 logits (...,V), computed in the weights' (or the autocast) type."""

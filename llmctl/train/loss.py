@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,7 +41,32 @@ def lm_loss(model: nn.Module, batch: Batch) -> Loss:
 
 def cross_entropy(model: Any, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """The sum of weights x cross-entropy over N positions: hidden (N, D), targets (N,), weights (N,) -> ()."""
-    return _HeadLoss.apply(model.logits, hidden, targets, weights, model.head)
+    compiled = hasattr(model, "_orig_mod")  # torch.compile's wrapper
+    return _HeadLoss.apply(hidden, targets, weights, model.head, getattr(model, "softcap", 0.0), compiled)
+
+
+def softmax_loss(logits: Tensor, targets: Tensor, weights: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """The sum of weights x cross-entropy in float32, and its gradient by the logits (N, V), in their type. Where there
+    is a `cap` the logits are bounded by it first (cap x tanh(logits / cap)).
+    """
+    x = logits.float()
+    if cap:
+        x = cap * torch.tanh(x / cap)
+    total = torch.logsumexp(x, 1)
+    right = x.gather(1, targets[:, None]).squeeze(1)
+    hit = torch.arange(x.shape[1], device=x.device) == targets[:, None]
+    gradient = (torch.exp(x - total[:, None]) - hit.float()) * weights[:, None]
+    if cap:
+        gradient = gradient * (1 - (x / cap) ** 2)
+    return ((total - right) * weights).sum(), gradient.to(logits.dtype)
+
+
+@cache
+def _fused() -> Any:
+    """One pass over the logits instead of six: 0.17 s for 0.26 (4,096 positions, 8,192 tokens, one core, with the
+    products around it).
+    """
+    return torch.compile(softmax_loss, dynamic=True)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -50,27 +75,31 @@ class _HeadLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, weights: Tensor, head: Tensor
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: Tensor, targets: Tensor, weights: Tensor, head: Tensor, cap: float, compiled: bool
     ) -> Tensor:
-        total, needed = torch.zeros((), device=hidden.device), any(ctx.needs_input_grad)
-        d_hidden = torch.empty_like(hidden) if needed else None
-        d_head = torch.zeros_like(head) if needed else None
-        for at in range(0, len(hidden), CHUNK):
+        device, needed = hidden.device.type, any(ctx.needs_input_grad)
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.dtype
+        h, w = hidden.detach().to(dtype), head.detach().to(dtype)
+        softmax = _fused() if compiled else softmax_loss
+        total = torch.zeros((), device=hidden.device)
+        d_hidden, d_head = (torch.empty_like(h), torch.zeros_like(head)) if needed else (None, None)
+        for at in range(0, len(h), CHUNK):
             piece = slice(at, at + CHUNK)
-            h = hidden[piece].detach().requires_grad_(needed)
-            with torch.set_grad_enabled(needed):
-                losses = F.cross_entropy(logits(h).float(), targets[piece], reduction="none")
-                part = (losses * weights[piece]).sum()
-            total += part.detach()
-            if d_hidden is not None and d_head is not None:
-                d_hidden[piece], d_head_piece = torch.autograd.grad(part, (h, head))
-                d_head += d_head_piece
-        if needed:
-            ctx.save_for_backward(d_hidden, d_head)
+            logits = h[piece] @ w.T
+            if d_hidden is None or d_head is None:
+                x = cap * torch.tanh(logits.float() / cap) if cap else logits.float()
+                total += F.cross_entropy(x, targets[piece], reduction="none") @ weights[piece]
+                continue
+            part, gradient = softmax(logits, targets[piece], weights[piece], cap)
+            total += part
+            torch.mm(gradient, w, out=d_hidden[piece])
+            d_head += gradient.T @ h[piece]
+        if d_hidden is not None:
+            ctx.save_for_backward(d_hidden.to(hidden.dtype), d_head)
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         d_hidden, d_head = ctx.saved_tensors
-        return None, d_hidden * outer[0], None, None, d_head * outer[0]
+        return d_hidden * outer[0], None, None, d_head * outer[0], None, None

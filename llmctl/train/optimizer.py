@@ -32,9 +32,13 @@ def orthogonalize(g: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     if tall:  # the Gram matrix below is then the smaller of the two
         x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
+    shape, x = x.shape, x.reshape(-1, *x.shape[-2:])
     for a, b, c in _POLAR_EXPRESS:
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        # a x + (b gram + c gram^2) x, the sums inside the products: half the time of separate ones on a CPU.
+        gram = torch.bmm(x, x.mT)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    x = x.view(shape)
     return x.mT if tall else x
 
 
