@@ -3,25 +3,68 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llmctl.generate.engine import Engine, Sampling, ToolRunner
-from llmctl.model.chat_format import render_prompt
+from llmctl.generate.control import stop_ids
+from llmctl.generate.engine import Engine, Sample, Sampling, ToolRunner
 from llmctl.model.tokenizer import Tokenizer
-from llmctl.rl.advantage import group_relative, has_spread
+from llmctl.rl.advantage import advantages, gae, has_spread, overlong, whiten
 from llmctl.rl.collate import Rows, batch_of, collate, cuts
 from llmctl.rl.config import RlConfig
-from llmctl.rl.loss import token_logprobs
+from llmctl.rl.critic import policy_of
+from llmctl.rl.losses import k1
+from llmctl.rl.policy import KlWeight, token_logprobs
 from llmctl.rl.rewards import Rewards, Rollout
+from llmctl.rl.tasks import Task, prompt_of
 from llmctl.rl.watch import statistics
 from llmctl.train.batch import Batch
 from llmctl.train.device import autocast
-from llmctl.verify import Item, problems
+from llmctl.verify import Item
+
+Tools = Callable[[list[Item]], "ToolRunner | None"]
+
+
+@dataclass
+class Writer:
+    """Answers problems: prompts rendered, replies sampled, scored."""
+
+    config: RlConfig
+    engine: Engine
+    rewards: Rewards
+    tools: Tools
+
+    def replies(self, items: list[Item], n: int, seed: int, temperature: float) -> list[list[Rollout]]:
+        """`n` replies to each problem, not scored yet. Over the full vocabulary, so that their log-probabilities are
+        those of what was sampled from.
+        """
+        how = self.config.rollouts
+        prompts = [prompt_of(item, self.engine.tokenizer, how.template) for item in items]
+        sampling = Sampling(
+            max_new_tokens=how.max_new_tokens, temperature=temperature, seed=seed, stop_strings=tuple(how.stop)
+        )
+        samples = self.engine.generate(prompts, sampling, n, self.tools(items), how.batch_size)
+        return [
+            [Rollout(item, prompt, self._whole(s, sampling)) for s in group]
+            for item, prompt, group in zip(items, prompts, samples, strict=True)
+        ]
+
+    def scored(self, items: list[Item], n: int, seed: int, temperature: float) -> list[list[Rollout]]:
+        """The same, scored."""
+        groups = self.replies(items, n, seed, temperature)
+        self.rewards.score([r for group in groups for r in group])
+        return groups
+
+    def _whole(self, sample: Sample, sampling: Sampling) -> Sample:
+        """With the text that ended it: a rule has to see the `</answer>` that the engine leaves out."""
+        if not sampling.stop_strings or not sample.ids:
+            return sample
+        by_token = sample.finish == "stop" and sample.ids[-1] in stop_ids(self.engine.tokenizer, sampling)
+        return replace(sample, text=self.engine.tokenizer.decode(sample.ids[:-1] if by_token else sample.ids))
 
 
 @dataclass
@@ -36,14 +79,19 @@ class Practice:
     model: nn.Module
     tokenizer: Tokenizer
     rewards: Rewards
-    tools: Callable[[list[Item]], ToolRunner | None]
+    tools: Tools
     reference: nn.Module | None = None
+    task: Task | None = None
+    last: list[list[Rollout]] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+    collected: float = 0.0  # when the batches of the newest step were ready (time.monotonic)
 
     def __post_init__(self) -> None:
-        self.engine = Engine(self.model, self.tokenizer, self.config.train.precision)
-        self.last: list[list[Rollout]] = []
-        self.report: dict[str, Any] = {}
-        self.collected = 0.0  # when the batches of the newest step were ready (time.monotonic)
+        method = self.config.method
+        self.task = self.task or Task(self.config)
+        self.engine = Engine(policy_of(self.model), self.tokenizer, self.config.train.precision)
+        self.writer = Writer(self.config, self.engine, self.rewards, self.tools)
+        self.weight = KlWeight(method.beta, method.kl_target, method.kl_horizon)
         self._rows: Rows = {}
 
     def batches(self, step: int) -> list[Batch]:
@@ -63,66 +111,160 @@ class Practice:
         """One set of roll-outs under the present weights, as tensors."""
         begun = time.monotonic()
         self.last = self.attempt(turn)
-        rewards = torch.tensor([[r.total for r in group] for group in self.last], dtype=torch.float32)
-        advantages = group_relative(rewards, self.config.method.scale)
-        # Without a spread every advantage is 0, and only the KL penalty would have a gradient.
-        used = has_spread(rewards) if self.reference is None else torch.ones(len(rewards), dtype=torch.bool)
-        kept = [r for group, use in zip(self.last, used.tolist(), strict=True) if use for r in group]
-        rows: Rows = {}
-        if kept:
-            longest = self.config.rollouts.max_new_tokens
-            rows = collate(kept, advantages[used].flatten().tolist(), self.config.method, longest)
-            self._score(rows)
-        self.report = {**statistics(self.last, rewards), "rollout_s": time.monotonic() - begun}
+        rewards = totals(self.last)
+        self.report = statistics(self.last, rewards)
+        if self.config.method.name == "expert-iteration":
+            rows = self._examples()
+        else:
+            rows = self._judged(rewards)
+        self.report |= {"rollout_s": time.monotonic() - begun}
         return rows
 
     def attempt(self, turn: int) -> list[list[Rollout]]:
-        """Scored groups of replies to the problems of a turn. The seed and the turn alone say which problems."""
-        seed = self.config.seed * 1_000_003 + turn
-        how = self.config.rollouts
-        items = problems(self.config.task, how.prompts, seed, heldout=False, **self.config.options)
-        prompts = [prompt_of(item, self.tokenizer) for item in items]
-        sampling = Sampling(max_new_tokens=how.max_new_tokens, temperature=how.temperature, seed=seed)
-        samples = self.engine.generate(prompts, sampling, how.group, self.tools(items), how.batch_size)
-        groups = [
-            [Rollout(item, prompt, s) for s in group]
-            for item, prompt, group in zip(items, prompts, samples, strict=True)
-        ]
-        self.rewards.score([r for group in groups for r in group])
-        return groups
+        """Scored groups of replies to the problems of a turn; with dynamic sampling, further problems in place of those
+        whose groups have no spread (DAPO, arXiv 2503.14476, section 3.2).
+        """
+        assert self.task is not None
+        how, method, found, wasted = self.config.rollouts, self.config.method, [], []
+        for again in range(method.dynamic_sampling + 1):
+            items, seed = self.task.draw(turn, again)
+            groups = self.writer.scored(items, how.group, seed, how.temperature)
+            if method.overlong:
+                _shape(groups, how.max_new_tokens, method.overlong)
+            teaches = has_spread(totals(groups)).tolist() if method.dynamic_sampling else [True] * len(groups)
+            found += [g for g, good in zip(groups, teaches, strict=True) if good]
+            wasted += [g for g, good in zip(groups, teaches, strict=True) if not good]
+            if len(found) >= how.prompts:
+                break
+        return found[: how.prompts] + wasted  # the wasted ones are in the log, and in no gradient
+
+    def _judged(self, rewards: Tensor) -> Rows:
+        """The roll-outs with what the policy's loss needs to know of each token."""
+        method = self.config.method
+        compared = method.grouped and self.reference is None
+        # Without a spread every advantage is 0, and only a KL penalty would have a gradient.
+        used = has_spread(rewards) if compared else torch.ones(len(rewards), dtype=torch.bool)
+        if not bool(used.any()):
+            return {}
+        kept = [r for group, use in zip(self.last, used.tolist(), strict=True) if use for r in group]
+        if method.grouped:
+            scored = torch.ones(len(kept), dtype=torch.bool)  # in a group, what has no reward has advantage 0
+        else:
+            scored = ~rewards[used].flatten().isnan()
+            kept = [r for r, there in zip(kept, scored.tolist(), strict=True) if there]
+        rows = collate(kept, method, self.config.rollouts.max_new_tokens) if kept else {}
+        if not rows:
+            return {}
+        self._score(rows)
+        grid = rewards[used]
+        penalty = self._penalty(rows)
+        reply, index = rows.pop("reply"), rows.pop("index")
+        if method.advantage == "gae":
+            self._estimate(rows, grid.flatten()[scored][index], penalty)
+        else:
+            if penalty is not None:
+                taken = torch.zeros(len(kept)).index_put((index,), penalty.sum(-1))
+                grid = grid - torch.zeros(grid.numel()).masked_scatter(scored, taken).view(grid.shape)
+            each = advantages(grid, method.advantage, method.scale).flatten()[scored][index]
+            rows["advantages"] = each[:, None] * reply
+        return rows
+
+    def _penalty(self, rows: Rows) -> Tensor | None:
+        """(N, T): what the KL penalty takes off the reward of each token, where it is there; the controller is told."""
+        if self.reference is None:
+            return None
+        mask = rows["weights"] > 0
+        before = rows["old"] if "old" in rows else rows["sampled"]
+        kl = torch.where(mask, k1(before, rows["reference"]), 0.0)
+        each = kl.sum(-1)
+        self.report |= {"kl_reply": float(each.mean()), "beta": self.weight.value}
+        weight = self.weight.value
+        self.weight.see(float(each.mean()), len(each))
+        return weight * kl if self.config.method.kl_in == "reward" else None
+
+    def _estimate(self, rows: Rows, rewards: Tensor, penalty: Tensor | None) -> None:
+        """Advantages and returns by the critic: the reward is earned at a reply's last token, the penalty at each."""
+        method, mask = self.config.method, rows["weights"] > 0
+        values = torch.where(mask, self._values(rows), 0.0)
+        earned = torch.zeros_like(values) if penalty is None else -penalty
+        last = rows["weights"].shape[1] - 1 - mask.flip(-1).float().argmax(-1)
+        earned[torch.arange(len(last)), last] += rewards
+        found, rows["returns"] = gae(earned, values, mask, method.gamma, method.gae_lambda)
+        rows["values"] = values
+        rows["advantages"] = whiten(found, mask) if method.whiten else found
+        returns = rows["returns"][mask]
+        unexplained = (returns - values[mask]).var() / returns.var().clamp(min=1e-8)
+        self.report |= {"value_mean": float(values[mask].mean()), "explained": 1 - float(unexplained)}
+
+    def _examples(self) -> Rows:
+        """The replies that are worth learning by heart, each once."""
+        kept = [r for group in self.last for r in chosen(group, self.config.method.keep)]
+        self.report |= {"kept": len(kept)}
+        if not kept:
+            return {}
+        rows = collate(kept, self.config.method, self.config.rollouts.max_new_tokens)
+        del rows["reply"], rows["index"]
+        return rows
 
     @torch.no_grad()
     def _score(self, rows: Rows) -> None:
         """Add what the loss compares with: today's log-probabilities, if there are later steps, and the reference's."""
-        if self.config.method.updates > 1:
+        method = self.config.method
+        if method.updates > 1 or method.sampler_cap or (self.reference is not None and method.kl_in == "reward"):
             rows["old"] = self._logprobs(self.model, rows)
         if self.reference is not None:
             rows["reference"] = self._logprobs(self.reference, rows)
 
     def _logprobs(self, model: nn.Module, rows: Rows) -> Tensor:
         """(N, T): what the training forward of `model` gives the sampled tokens, 0 elsewhere."""
-        device = next(model.parameters()).device
+        return self._forward(rows, lambda b: token_logprobs(model, b, self.config.rollouts.temperature)[0], True)
+
+    @torch.no_grad()
+    def _values(self, rows: Rows) -> Tensor:
+        """(N, T): what the critic expects at each position."""
+        critic: Any = self.model.critic
+        return self._forward(rows, lambda b: critic(b.ids).flatten(), False)
+
+    def _forward(self, rows: Rows, call: Callable[[Batch], Tensor], only_trained: bool) -> Tensor:
+        """(N, T) from calls on micro-batches, which give a number for each (trained) position."""
+        device = next(self.model.parameters()).device
         found = torch.zeros(rows["ids"].shape)
         for begin, end in cuts(rows, self.config.micro_tokens):
             batch = batch_of(rows, begin, end)
             with autocast(self.config.train.precision, device):
-                logp, _ = token_logprobs(model, batch.to(device), self.config.rollouts.temperature)
+                values = call(batch.to(device))
             part = torch.zeros(batch.ids.numel())
-            part[slice(None) if batch.trained is None else batch.trained] = logp.cpu()
+            part[slice(None) if batch.trained is None or not only_trained else batch.trained] = values.float().cpu()
             found[begin:end, : batch.ids.shape[1]] = part.view(batch.ids.shape)
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """The roll-outs that are in use for several steps."""
-        return dict(self._rows) if self.config.method.updates > 1 else {}
+        """The roll-outs that are in use for several steps, and where the KL controller is."""
+        kept: dict[str, Any] = dict(self._rows) if self.config.method.updates > 1 else {}
+        return kept | {"kl_weight": self.weight.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self._rows = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+        self.weight.value = float(state.get("kl_weight", self.weight.value))
 
 
-def prompt_of(item: Item, tokenizer: Tokenizer) -> list[int]:
-    """The ids of everything before the first answer of the problem's conversation."""
-    turns = item.messages
-    first = next(i for i, m in enumerate(turns) if m["role"] == "assistant")
-    return render_prompt(turns[:first], tokenizer)
+def totals(groups: Sequence[Sequence[Rollout]]) -> Tensor:
+    """(P, G) float32: what each reply earned."""
+    return torch.tensor([[r.total for r in group] for group in groups], dtype=torch.float32)
+
+
+def chosen(group: Sequence[Rollout], keep: str) -> list[Rollout]:
+    """The replies of a group to learn from, none twice: those that are right, or the best where rewards differ."""
+    scored = [r for r in group if r.total == r.total]
+    if keep == "right":
+        return list({tuple(r.sample.ids): r for r in scored if r.correct}.values())
+    best = max(scored, key=lambda r: r.total, default=None)
+    return [best] if best is not None and best.total > min(r.total for r in scored) else []
+
+
+def _shape(groups: Sequence[Sequence[Rollout]], longest: int, buffer: int) -> None:
+    """Take DAPO's overlong penalty off every total."""
+    for r in (r for group in groups for r in group):
+        r.parts["overlong"] = float(overlong(torch.tensor(float(len(r.sample.ids))), longest, min(buffer, longest)))
+        r.total += r.parts["overlong"]

@@ -22,11 +22,13 @@ def statistics(groups: Sequence[Sequence[Rollout]], rewards: Tensor) -> dict[str
     flat = [r for group in groups for r in group]
     finished = [len(r.sample.ids) for r in flat if not r.truncated]
     spread = has_spread(rewards)
+    # The population's deviation where a group is of one reply, which has no other.
+    deviation = rewards.std(-1, correction=min(1, rewards.shape[-1] - 1))
     found: dict[str, Any] = {
         "reward": rewards.nanmean().item(),
         "accuracy": mean(r.correct for r in flat),
         "formatted": mean(r.formatted for r in flat),
-        "group_std": rewards.std(-1).nanmean().item(),
+        "group_std": deviation.nanmean().item(),
         "groups_without_spread": 1 - spread.float().mean().item(),
         "groups_all_right": mean(all(r.correct for r in group) for group in groups),
         "groups_all_wrong": mean(not any(r.correct for r in group) for group in groups),
@@ -34,10 +36,14 @@ def statistics(groups: Sequence[Sequence[Rollout]], rewards: Tensor) -> dict[str
         "truncated": mean(r.truncated for r in flat),
         "repetition": mean(repetition(r.sample.ids) for r in flat),
         "reflection": mean(any(w in r.sample.text.lower() for w in _REFLECTION) for r in flat),
+        "reflection_words": sum(r.sample.text.lower().count(w) for r in flat for w in _REFLECTION),
+        "unscored": mean(r.total != r.total for r in flat),
         "rollout_tokens": sum(len(r.sample.ids) for r in flat),
     }
-    if "learned" in flat[0].parts:
-        found["reward_learned"] = mean(r.parts["learned"] for r in flat)
+    for part in ("learned", "own", "overlong"):
+        values = [r.parts[part] for r in flat if part in r.parts and r.parts[part] == r.parts[part]]
+        if values:
+            found[f"reward_{part}"] = mean(values)
     return found
 
 
@@ -59,6 +65,7 @@ class Diagnosis:
     def __init__(self, max_new_tokens: int) -> None:
         self.rows: deque[dict[str, Any]] = deque(maxlen=_WINDOW)
         self.first: dict[str, Any] = {}
+        self.began: dict[str, float] = {}
         self.said: set[str] = set()
         self.max_new_tokens = max_new_tokens
 
@@ -66,6 +73,9 @@ class Diagnosis:
         """Take in the row of a step; the new lines, usually none."""
         self.first = self.first or row
         self.rows.append(row)
+        for key, value in row.items():
+            if isinstance(value, (int, float)):
+                self.began.setdefault(key, float(value))
         if len(self.rows) < _WINDOW:
             return []
         lines = []
@@ -100,6 +110,20 @@ class Diagnosis:
                 lambda: started > 0 and at("length") > 2 * started and at("accuracy") <= float(self.first["accuracy"]),
                 f"replies grew from {started:.0f} to {at('length'):.0f} tokens and are no more often right",
             ),
+            "entropy": (
+                lambda: self._starts("entropy") > 0.05 and at("entropy") < 0.1 * self._starts("entropy"),
+                f"the entropy fell from {self._starts('entropy'):.2f} to {at('entropy'):.3f} nats, tries are alike: "
+                "lower the learning rate, raise method.clip_high, or practise harder problems",
+            ),
+            "negative kl": (
+                lambda: at("kl_k1") < -0.01 and at("kl_k1") < -0.5 * at("kl"),
+                f"k1 of the KL is {at('kl_k1'):.3f}, and no KL is negative: what is scored is not what was sampled "
+                "(a filter of the sampler, a wrong mask), or the updates since the roll-outs are too many",
+            ),
+            "unscored": (
+                lambda: at("unscored") > 0.1,
+                f"{at('unscored'):.0%} of the replies have no reward: the reward function fails on them",
+            ),
             "mismatch": (
                 lambda: at("sampler_gap") > 0.1,
                 f"the sampler's log-probabilities are {at('sampler_gap'):.2f} nats off the trainer's: set "
@@ -107,11 +131,16 @@ class Diagnosis:
             ),
         }
 
+    def _starts(self, key: str) -> float:
+        """The first value that was seen of `key`; 0 before."""
+        return self.began.get(key, 0.0)
+
     def _recent(self, key: str) -> float:
         return mean(row.get(key) or 0.0 for row in self.rows)
 
 
 def samples_to_show(groups: Sequence[Sequence[Rollout]]) -> list[tuple[str, Rollout]]:
-    """The best, a middle and the worst of all roll-outs, by total reward."""
-    ranked = sorted((r for group in groups for r in group), key=lambda r: (-r.total, r.item.id))
-    return [("best", ranked[0]), ("middle", ranked[len(ranked) // 2]), ("worst", ranked[-1])] if ranked else []
+    """The best, the median and the worst of all roll-outs by total reward, of those that have one."""
+    scored = (r for group in groups for r in group if r.total == r.total)
+    ranked = sorted(scored, key=lambda r: (-r.total, r.item.id))
+    return [("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])] if ranked else []

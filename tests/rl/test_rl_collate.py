@@ -19,27 +19,28 @@ def rollout(prompt: list[int], reply: list[int], forced: tuple[int, ...] = (), f
 
 
 def test_shift_mask_and_padding() -> None:
-    rows = collate([rollout([1, 2], [3, 4, 5], forced=(1,)), rollout([6], [7])], [0.5, -1.0], MethodSettings(), 8)
+    rows = collate([rollout([1, 2], [3, 4, 5], forced=(1,)), rollout([6], [7])], MethodSettings(), 8)
     assert rows["ids"].tolist() == [[6, 7, 0, 0], [1, 2, 3, 4]]  # shortest first
     assert rows["targets"].tolist() == [[7, 0, 0, 0], [2, 3, 4, 5]]
     # Trained: the reply 7; of 3 4 5 what was not forced, each reply counting 1. A prompt token is never a target.
     assert rows["weights"].tolist() == [[1, 0, 0, 0], [0, 0.5, 0, 0.5]]
     assert rows["sampled"].tolist() == [[-7, 0, 0, 0], [0, -3, -4, -5]]
-    assert rows["advantages"].tolist() == [[-1, 0, 0, 0], [0, 0.5, 0.5, 0.5]]
+    assert rows["reply"].int().tolist() == [[1, 0, 0, 0], [0, 1, 1, 1]]
+    assert rows["index"].tolist() == [1, 0]
     assert rows["lengths"].tolist() == [1, 4]
 
 
 def test_a_cut_reply_is_trained_on_unless_masked() -> None:
     cut = [rollout([1], [2, 3], finish="length")]
-    assert collate(cut, [1.0], MethodSettings(), 8)["units"].tolist() == [1]
-    masked = collate(cut, [1.0], MethodSettings(mask_truncated=True), 8)
+    assert collate(cut, MethodSettings(), 8)["units"].tolist() == [1]
+    masked = collate(cut, MethodSettings(mask_truncated=True), 8)
     assert masked["units"].tolist() == [0]
     assert masked["weights"].sum() == 0
 
 
 def test_cuts_cover_every_row_once_within_the_budget() -> None:
     replies = [rollout([1] * (1 + i % 3), [2] * (1 + i % 7)) for i in range(40)]
-    rows = collate(replies, [1.0] * 40, MethodSettings(normalise="token"), 8)
+    rows = collate(replies, MethodSettings(normalise="token"), 8)
     for budget in (1, 20, 33, 10_000):
         found = list(cuts(rows, budget))
         assert [i for begin, end in found for i in range(begin, end)] == list(range(40))
@@ -50,6 +51,6 @@ def test_cuts_cover_every_row_once_within_the_budget() -> None:
 
 
 def test_an_empty_reply_is_no_harm() -> None:
-    rows = collate([rollout([1, 2], [], finish="length"), rollout([1], [2])], [0.0, 1.0], MethodSettings(), 4)
+    rows = collate([rollout([1, 2], [], finish="length"), rollout([1], [2])], MethodSettings(), 4)
     assert rows["units"].sum() == 1
     assert torch.isfinite(rows["weights"]).all()

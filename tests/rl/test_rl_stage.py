@@ -117,7 +117,7 @@ def test_mistakes_are_said_in_a_line(model: Path, tmp_path: Path, workspace: Wor
         tiny_config(model, task="sum")
     with pytest.raises(ValueError, match="every reward weighs 0"):
         tiny_config(model, rewards={"accuracy": 0, "format": 0})
-    with pytest.raises(ValueError, match="greater than or equal to 2"):
+    with pytest.raises(ValueError, match="group is 1, but grpo compares the replies of a group"):
         tiny_config(model, rollouts={"group": 1})
 
 
@@ -144,7 +144,7 @@ def test_sampled_logprobs_are_those_of_a_full_forward(model: Path) -> None:
 
 
 def test_a_cut_reply_is_never_right(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewards_module, "check", lambda item, reply: Verdict(True, True, "1"))
+    monkeypatch.setattr(rewards_module, "check", lambda item, reply, run: Verdict(True, True, "1"))
     policy, tok = load_model(model)
     config = tiny_config(model, rollouts={"prompts": 4, "group": 4, "max_new_tokens": 2})
     found = [r for g in Practice(config, policy, tok, Rewards(config.rewards), tools_for).attempt(0) for r in g]

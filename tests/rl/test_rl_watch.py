@@ -66,5 +66,5 @@ def test_a_healthy_run_and_a_single_bad_step_are_left_alone() -> None:
 
 def test_the_best_a_middle_and_the_worst_are_shown() -> None:
     groups = [[rollout(1, True), rollout(1, False)], [rollout(1, False), rollout(1, False)]]
-    assert [(rank, r.total) for rank, r in samples_to_show(groups)] == [("best", 1), ("middle", 0), ("worst", 0)]
+    assert [(rank, r.total) for rank, r in samples_to_show(groups)] == [("best", 1), ("median", 0), ("worst", 0)]
     assert samples_to_show([]) == []

@@ -1,0 +1,115 @@
+"""Best-of-n: answer each problem n times and keep the best reply. Nothing is trained; what it makes are conversations,
+which `sft` learns from: rejection sampling, as between DeepSeek-R1's two rounds of RL (arXiv 2501.12948, 2.3.3).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from math import comb
+from typing import Any
+
+from llmctl.console import Console
+from llmctl.model.chat_format import WRAPS
+from llmctl.rl.config import RlConfig
+from llmctl.rl.rewards import Rollout
+from llmctl.rl.rollouts import Writer, chosen
+from llmctl.rl.tasks import Task
+from llmctl.rl.watch import mean
+from llmctl.verify import check
+from llmctl.workspace import Build
+from llmctl.workspace.files import write_atomic
+
+_CALL = re.compile(r"<\|(search|python|output)_start\|>(.*?)<\|\1_end\|>", re.DOTALL)
+
+
+def run(config: RlConfig, build: Build, console: Console, task: Task, writer: Writer) -> None:
+    """Write `train.jsonl` and `heldout.jsonl`, a part at a time: a killed run goes on with the next part."""
+    parts: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": []}
+    how, turns = config.rollouts, config.train.steps
+    with console.progress("rl: best-of-n", turns + 1, "parts") as bar:
+        for turn in range(turns + 1):
+            file = build.scratch / f"part-{turn:06d}.json"
+            if not file.exists():
+                items, seed = (task.held_out(config.eval_items), 0) if turn == turns else task.draw(turn)
+                groups = writer.scored(items, how.group, seed, how.temperature) if items else []
+                write_atomic(file, json.dumps([row_of(g, config.method.keep) for g in groups]))
+            parts["heldout" if turn == turns else "train"] += json.loads(file.read_text(encoding="utf-8"))
+            bar.advance(1)
+    for name, rows in parts.items():
+        kept = {r["row"]["id"]: r["row"] for r in rows if r["row"]}
+        write_atomic(build.path / f"{name}.jsonl", "".join(json.dumps(r) + "\n" for r in kept.values()))
+    build.figures |= figures(config, task, parts["heldout"] or parts["train"], parts["train"])
+
+
+def row_of(group: Sequence[Rollout], keep: str) -> dict[str, Any]:
+    """The best reply of a group as a row of conversations (None where none is kept), and what the group shows."""
+    best = max(group, key=lambda r: (r.total == r.total, r.total))
+    right = [r for r in group if r.correct]
+    kept = max(right, key=lambda r: r.total) if keep == "right" and right else None
+    if keep == "best":
+        kept = next(iter(chosen(group, keep)), None)
+    return {"right": len(right), "of": len(group), "best": best.correct, "majority": majority(group),
+            "reward": best.total, "mean": mean(r.total for r in group),
+            "row": conversation(kept) if kept else None}  # fmt: skip
+
+
+def majority(group: Sequence[Rollout]) -> bool:
+    """Whether the answer that most replies give is right (self-consistency, arXiv 2203.11171)."""
+    said = [check(r.item, r.sample.text).answer for r in group if r.item.check and r.item.check != "code"]
+    votes = Counter(answer for answer in said if answer is not None)
+    if not votes:
+        return False
+    winner = votes.most_common(1)[0][0]
+    return any(r.correct and answer == winner for r, answer in zip(group, said, strict=True))
+
+
+def conversation(r: Rollout) -> dict[str, Any]:
+    """The problem with the reply in place of its worked solution."""
+    turns = r.item.messages
+    end = next((i for i, m in enumerate(turns) if m["role"] == "assistant"), len(turns))
+    prompt = turns if turns[-1]["role"] != "assistant" else turns[:end]
+    return {**r.item.row(), "messages": [*prompt, {"role": "assistant", "content": content(r.sample.text)}]}
+
+
+def content(text: str) -> str | list[dict[str, str]]:
+    """A reply's text as a message's content: in parts where it calls tools."""
+    if not _CALL.search(text):
+        return text
+    parts, at = [], 0
+    for call in _CALL.finditer(text):
+        assert call[1] in WRAPS
+        parts += [{"type": "text", "text": text[at : call.start()]}, {"type": call[1], "text": call[2]}]
+        at = call.end()
+    parts.append({"type": "text", "text": text[at:]})
+    return [p for p in parts if p["text"] or p["type"] != "text"]
+
+
+def pass_at(k: int, n: int, right: int) -> float:
+    """The chance that one of k replies is right, from n of which `right` are (arXiv 2107.03374, equation 1)."""
+    return 1 - comb(n - right, k) / comb(n, k)
+
+
+def figures(
+    config: RlConfig, task: Task, measured: list[dict[str, Any]], train: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the manifest says: one reply, the best of n, the majority, and whether any of n is right."""
+    n = config.rollouts.group
+    kept = sum(bool(r["row"]) for r in train)
+    found = {
+        "pass_at_1": mean(r["right"] / r["of"] for r in measured),
+        f"best_of_{n}": mean(r["best"] for r in measured),
+        "majority": mean(r["majority"] for r in measured),
+        f"pass_at_{n}": mean(pass_at(n, r["of"], r["right"]) for r in measured),
+        "reward_mean": mean(r["mean"] for r in measured),
+        "reward_best": mean(r["reward"] for r in measured),
+    }
+    judged = any(item.check for item in task.held_out(1))
+    one, best = (found["pass_at_1"], found[f"best_of_{n}"]) if judged else (found["reward_mean"], found["reward_best"])
+    scale, unit = (100, "%") if judged else (1, "")
+    head = {"label": f"held-out {task.name}: one reply, best of {n}", "before": round(scale * one, 2),
+            "after": round(scale * best, 2), "unit": unit}  # fmt: skip
+    return {"headline": head, "in": f"{config.model}, {len(train):,} problems x {n}",
+            "out": f"{kept:,} conversations", "kept": kept, **found}  # fmt: skip
