@@ -82,19 +82,22 @@ class _Server:
         self.channel, theirs = socket.socketpair()
         self.force = force
         root = str(Path(__file__).parents[2])
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _SERVE.format(theirs.fileno(), force), root],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            cwd="/",
-            env={},
-            start_new_session=True,
-        )
+        arguments = ["-I", "-S", "-B", "-X", "utf8", "-c", _SERVE.format(theirs.fileno(), force), root]
+        with Path(os.devnull).open("rb") as nothing:  # to read only; subprocess.DEVNULL could be written, too
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=nothing,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                cwd="/",
+                env={},
+                start_new_session=True,
+            )
         theirs.close()
         said = _line(self.channel)
-        self.isolated, self.why = bool(said.get("isolated")), str(said.get("why") or "the sandbox does not start")
+        self.isolated = bool(said.get("isolated"))
+        self.why = str(said.get("why", "the sandbox does not start"))
 
     def close(self) -> None:
         """End the process; calls under way end with it."""

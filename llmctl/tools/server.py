@@ -11,6 +11,7 @@ sends the request and gets the end of it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -45,6 +46,8 @@ def main(channel: int, forced: bool) -> None:
     for name in _PRELOADED:
         with contextlib.suppress(ImportError):
             __import__(name)
+    gc.collect()
+    gc.freeze()  # so that no child's collection touches, and thereby copies, the memory it shares with this process
     calls = socket.socket(fileno=channel)
     why = _build_walls(library)
     calls.sendall(json.dumps({"isolated": not why, "why": why}).encode() + b"\n")
