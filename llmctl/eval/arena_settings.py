@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from llmctl.endpoint.config import EndpointSettings
 from llmctl.recipe import Settings
 
 
@@ -12,13 +13,13 @@ class ArenaSettings(Settings):
 
     judge: str = "check"
     """Who decides which of two answers is better: a reward model or a chat model (of the workspace, or a folder);
-    `check` (the item's known answer); `FILE.py:FUNCTION` or `MODULE:FUNCTION`, which gives a number for
-    `(messages, answer)`, the higher the better; the address (`http://...`) of an OpenAI-compatible endpoint; `person`,
-    who is asked in the terminal."""
-    judge_model: str = ""
-    """The model's name at the endpoint."""
-    key: str = "OPENAI_API_KEY"
-    """The environment variable that holds the endpoint's key. The key itself is never written down."""
+    `check` (the item's known answer); `MODULE:FUNCTION`, a Python function of `(messages, answer)` that gives a number,
+    the higher the better; `endpoint`, a server that speaks the OpenAI protocol; `person`, who is asked in the
+    terminal."""
+    endpoint: EndpointSettings = EndpointSettings()
+    """Where the judge `endpoint` is."""
+    judge_tokens: int = Field(512, ge=8)
+    """The longest judgement of a chat model or an endpoint: it says why before it decides."""
     both_orders: bool = True
     """Judge every pair twice, with each answer shown first once. Half the work without it, but a judge that prefers the
     first answer then adds noise, and nobody can tell. A person sees each pair once, in a random order; judges that
@@ -31,4 +32,4 @@ class ArenaSettings(Settings):
 
 def names_model(judge: str) -> bool:
     """Whether `judge` is a model rather than a rule, an address or a person."""
-    return judge not in ("check", "person") and (":" not in judge or judge.startswith("hf:"))
+    return judge not in ("check", "person", "endpoint") and (":" not in judge or judge.startswith("hf:"))

@@ -152,15 +152,26 @@ def _examples(answers: Mapping[str, Sequence[Row]]) -> list[html.Html]:
     """By task: first what the models differ on, then what all got wrong, then what all got right."""
     first = next(iter(answers.values()), [])
     by = {label: {(r["task"], r["id"]): r for r in rows} for label, rows in answers.items()}
-    found = []
+    found: list[html.Html] = []
     for task in dict.fromkeys(r["task"] for r in first):
         items = [[mine.get((task, r["id"]), r) for mine in by.values()] for r in first if r["task"] == task]
         items.sort(key=lambda replies: _interest([r["correct"] for r in replies]))
-        shown = [html.example(_example(list(by), replies)) for replies in _mixed(items)]
+        shown = [(_sort(list(by), replies), html.example(_example(list(by), replies))) for replies in _mixed(items)]
         counts = ", ".join(f"{label} {sum(r[i]['correct'] for r in items)}" for i, label in enumerate(by))
         note = html.tag("small", f" {len(items):,} items; right: {counts}")
-        found.append(html.folded(html.Html(html.tag("b", task_name(task)) + note), *shown))
+        blocks = html.filtered(f"task-{len(found)}", shown)
+        found.append(html.folded(html.Html(html.tag("b", task_name(task)) + note), blocks))
     return found
+
+
+def _sort(labels: Sequence[str], replies: Sequence[Row]) -> str:
+    """What a page can be filtered by: of two models, which one was right; else how the models fared together."""
+    right = [r["correct"] for r in replies]
+    if len(right) == 1:
+        return "right" if right[0] else "wrong"
+    if all(right) or not any(right):
+        return "all right" if right[0] else "all wrong"
+    return f"only {labels[right.index(True)]} right" if len(right) == 2 else "they differ"
 
 
 def _interest(right: Sequence[bool]) -> int:
@@ -196,26 +207,30 @@ def _said(message: Mapping[str, Any]) -> str:
 
 def _pair_examples(pairs: Mapping[str, Sequence[Row]]) -> list[html.Html]:
     """A reward model's pairs, those it got most wrong first."""
-    found = []
+    found: list[html.Html] = []
     for label, rows in pairs.items():
         ordered = sorted(rows, key=lambda r: r["better_score"] - r["worse_score"])
         half = _EXAMPLES_A_TASK // 2
         chosen = ordered if len(ordered) <= 2 * half else [*ordered[:half], *ordered[-half:]]
         shown = [
-            html.example(
-                html.Example(
-                    "\n\n".join(_said(m) for m in r["prompt"]),
-                    "",
-                    [
-                        html.Reply(f"better, scored {r['better_score']:+.2f}", r["better"], r["correct"]),
-                        html.Reply(f"worse, scored {r['worse_score']:+.2f}", r["worse"], r["correct"]),
-                    ],
-                )
+            (
+                "right" if r["correct"] else "wrong",
+                html.example(
+                    html.Example(
+                        "\n\n".join(_said(m) for m in r["prompt"]),
+                        "",
+                        [
+                            html.Reply(f"better, scored {r['better_score']:+.2f}", r["better"], r["correct"]),
+                            html.Reply(f"worse, scored {r['worse_score']:+.2f}", r["worse"], r["correct"]),
+                        ],
+                    )
+                ),
             )
             for r in chosen
         ]
         note = html.tag("small", f" {len(rows):,} pairs, {sum(r['correct'] for r in rows):,} right")
-        found.append(html.folded(html.Html(html.tag("b", label) + note), *shown))
+        blocks = html.filtered(f"pairs-{len(found)}", shown)
+        found.append(html.folded(html.Html(html.tag("b", label) + note), blocks))
     return found
 
 

@@ -47,7 +47,7 @@ def measure_pairs(
     for at in range(0, len(pairs), _PAIRS_AT_ONCE):
         part = pairs[at : at + _PAIRS_AT_ONCE]
         texts = [(p.prompt, reply) for p in part for reply in (p.better, p.worse)]
-        values = _score(model, tokenizer, texts)
+        values = score_replies(model, tokenizer, texts)
         for i, pair in enumerate(part):
             better, worse = values[2 * i : 2 * i + 2]
             scored = {"better_score": round(better, 6), "worse_score": round(worse, 6), "correct": better > worse}
@@ -56,7 +56,9 @@ def measure_pairs(
     return rows
 
 
-def _score(model: RewardModel, tokenizer: Tokenizer, texts: Sequence[tuple[list[dict[str, Any]], str]]) -> list[float]:
+def score_replies(
+    model: RewardModel, tokenizer: Tokenizer, texts: Sequence[tuple[list[dict[str, Any]], str]]
+) -> list[float]:
     """The scores of (prompt, reply), in float32. What does not fit into the context is cut off in front."""
     rendered = [render([*prompt, {"role": "assistant", "content": reply}], tokenizer).ids for prompt, reply in texts]
     rendered = [ids[-model.backbone.config.context :] for ids in rendered]

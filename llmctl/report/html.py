@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmctl.report.plots import Chart
-from llmctl.report.style import STYLE
+from llmctl.report.style import SORTS, STYLE
 
 
 class Html(str):
@@ -125,11 +125,35 @@ def example(item: Example) -> Html:
     head = Html(f'<span class="marks">{marks}</span> {text(_short(item.question))}')
     parts = [tag("dt", "asked"), tag("dd", tag("pre", item.question))]
     parts += [tag("dt", "expected"), tag("dd", tag("pre", item.expected))] if item.expected else []
-    for r in item.replies:
-        mark = tag("span", "✓ right" if r.right else "✗ wrong", cls="right" if r.right else "wrong")
-        note = tag("small", f" {r.note}") if r.note else Html("")
-        parts += [tag("dt", r.by, " ", mark, note), tag("dd", tag("pre", r.text or "(nothing)"))]
-    return folded(head, tag("dl", *parts))
+    replies = [tag("dl", *_reply(r)) for r in item.replies]
+    shown = tag("div", *replies, cls="sides") if len(replies) == 2 else Html("".join(replies))
+    return folded(head, tag("dl", *parts), shown)
+
+
+def _reply(r: Reply) -> tuple[Html, Html]:
+    """Who answered and whether rightly, and the answer. Two of them stand side by side where there is room."""
+    mark = tag("span", "✓ right" if r.right else "✗ wrong", cls="right" if r.right else "wrong")
+    note = tag("small", f" {r.note}") if r.note else Html("")
+    return tag("dt", r.by, " ", mark, note), tag("dd", tag("pre", r.text or "(nothing)"))
+
+
+def filtered(name: str, blocks: Sequence[tuple[str, Html]]) -> Html:
+    """`blocks`, each of a sort, with a button a sort that hides the others: radio buttons and a style, no script.
+
+    `name` is unique on the page. No more than `SORTS` sorts; with one there is nothing to choose.
+    """
+    sorts = list(dict.fromkeys(sort for sort, _ in blocks))
+    assert len(sorts) <= SORTS, sorts
+    if len(sorts) < 2:
+        return Html("".join(block for _, block in blocks))
+    choices = [("all", len(blocks)), *((s, sum(s == sort for sort, _ in blocks)) for s in sorts)]
+    buttons = "".join(
+        f'<input type="radio" class="c{i}" name="{text(name)}" id="{text(name)}-{i}"{"" if i else " checked"}>'
+        f'<label for="{text(name)}-{i}">{text(label)} {count:,}</label>'
+        for i, (label, count) in enumerate(choices)
+    )
+    kept = "".join(f'<div class="s{sorts.index(sort) + 1}">{block}</div>' for sort, block in blocks)
+    return Html(f'<div class="filter">{buttons}<div class="kept">{kept}</div></div>')
 
 
 def write_page(path: Path, title: str, parts: Iterable[object], subtitle: str = "") -> Path:

@@ -1,6 +1,11 @@
 """The look of the pages: the system's fonts, one column, light and dark by the reader's own setting."""
 
-STYLE = """
+SORTS = 6
+"""How many sorts of things a page can filter by."""
+
+_FILTER = ",".join(f".filter>.c{i}:checked~.kept>:not(.s{i})" for i in range(1, SORTS + 1))
+STYLE = (
+    """
 :root{--ink:#1d2125;--dim:#5c6670;--paper:#fff;--card:#f6f7f9;--line:#dfe3e8;--good:#1a7f4b;--bad:#c0392b;--bar:#0072b2}
 @media (prefers-color-scheme:dark){:root{--ink:#e6e8ea;--dim:#9aa4ae;--paper:#14171a;--card:#1d2125;--line:#31373d;
 --good:#4cc38a;--bad:#ff7b6b;--bar:#56b4e9}}
@@ -43,5 +48,15 @@ details>.wide{margin:0 .6rem .6rem}
 .tiles div{padding:.7rem .9rem;background:var(--card);border-radius:8px}
 .tiles b{display:block;font-size:1.35rem;line-height:1.3}
 .tiles span{color:var(--dim);font-size:.85rem}
+.sides{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr))}
+.filter{padding:0 .6rem}
+.filter>input{position:absolute;opacity:0}
+.filter>label{display:inline-block;margin:.2rem .2rem .4rem 0;padding:.1rem .6rem;border:1px solid var(--line);
+border-radius:1rem;font-size:.85rem;color:var(--dim);cursor:pointer}
+.filter>input:checked+label{color:var(--ink);border-color:var(--ink)}
+.filter>input:focus-visible+label{outline:2px solid var(--bar)}
 @media print{details{break-inside:avoid}}
 """
+    + _FILTER
+    + "{display:none}\n"
+)
