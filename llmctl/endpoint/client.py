@@ -92,7 +92,7 @@ class Endpoint:
                 why, after = str(e), self._after(e, attempt)
             if attempt + 1 < self.attempts:
                 time.sleep(after)
-        return Reply.failed(f"{why} ({self.attempts} tries)")
+        return Reply.failed(f"{why} ({self.attempts} tries)", lasting=False)
 
     def _after(self, e: Passing | Unreachable, attempt: int) -> float:
         """Seconds to wait before the next try; who is asked to wait makes all the others wait too."""

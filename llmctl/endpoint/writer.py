@@ -29,7 +29,8 @@ class Reply:
 
     text: str
     finish: str = "stop"
-    """"stop": it ended by itself. "length": it was cut at `max_tokens`. "error": there is none."""
+    """"stop": it ended by itself. "length": it was cut at `max_tokens`. "refused": there is none, and asking again would
+    give none. "error": there is none this time."""
     reasoning: str = ""
     """What a reasoning model thought, where its server hands that over apart from the text."""
     tokens_in: int = 0
@@ -37,9 +38,9 @@ class Reply:
     why: str = ""
 
     @classmethod
-    def failed(cls, why: str) -> Reply:
+    def failed(cls, why: str, lasting: bool = True) -> Reply:
         """No reply, and why."""
-        return cls("", "error", why=why)
+        return cls("", "refused" if lasting else "error", why=why)
 
 
 class Writer(Protocol):

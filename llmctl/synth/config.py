@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from llmctl.endpoint.config import EndpointSettings
 from llmctl.errors import nearest
-from llmctl.recipe import Settings, StageSettings
+from llmctl.recipe import InputOf, Settings, StageSettings
+from llmctl.synth.makers import ChatOptions, DistillOptions, KnowledgeOptions
+from llmctl.verify.code import CodeOptions
+from llmctl.verify.countdown import CountdownOptions
+from llmctl.verify.decimals import DecimalsOptions
+from llmctl.verify.gsm8k import Gsm8kOptions
 from llmctl.verify.identity import IdentityOptions
+from llmctl.verify.letters import LettersOptions
 from llmctl.verify.lookup import LookupOptions
+from llmctl.verify.mathematics import MathOptions
 from llmctl.verify.names import NamesOptions
 from llmctl.verify.python_tool import PythonOptions
+from llmctl.verify.spelling import SpellingOptions
 from llmctl.verify.sums import SumsOptions
 
-PROBLEMS = ("sums", "identity", "names", "lookup", "python")
+PROBLEMS = (
+    "sums", "identity", "names", "lookup", "python", "countdown", "letters", "spelling", "decimals", "gsm8k", "math",
+    "code",
+)  # fmt: skip
 TOGETHER = {"tools": ("lookup", "python")}
 PREFERENCES = "preferences"
-KINDS = (*PROBLEMS, *TOGETHER, PREFERENCES)
+MAKERS = ("knowledge", "chat", "distill")
+KINDS = (*PROBLEMS, *TOGETHER, PREFERENCES, *MAKERS)
 
 
 class PreferencesOptions(Settings):
@@ -46,20 +59,56 @@ class SynthConfig(StageSettings):
     """The name of the artifact to make; on the command line the kind's name, unless given."""
     mix: dict[str, int]
     """How many of each kind, e.g. {sums: 3000, names: 1000}: sums, identity, names, lookup, python, tools (lookup and
-    python, half each); all are shuffled into one artifact. Or {preferences: N} alone, which makes comparisons."""
+    python, half each), countdown, letters, spelling, decimals, gsm8k, math, code; all are shuffled into one artifact.
+    Or one of these alone: {preferences: N}, which makes comparisons; {knowledge: N}, N questions; {chat: N}, N
+    conversations; {distill: N}, N problems."""
     heldout: int = Field(100, ge=0, le=100_000)
     """How many held-out problems of each kind are added. The error bar of an accuracy of 50 % is +-10 points at 100,
     +-3 at 1,000. Where a kind has fewer (identity has some dozen held-out wordings), there are fewer."""
+    model: Annotated[str, InputOf(("model",), files=True)] = ""
+    """The chat model that is asked what it knows (knowledge)."""
+    teacher: Annotated[str, InputOf(("model",), files=True)] = ""
+    """The chat model that writes: questions and verdicts (knowledge), conversations (chat), solutions (distill). With
+    your own model as the teacher, distill is rejection sampling. Empty: the endpoint."""
+    endpoint: EndpointSettings = EndpointSettings()
+    """A server that writes, where `teacher` is empty."""
+    corpus: Annotated[str, InputOf(("corpus",), files=True)] = ""
+    """Whose passages are asked about (knowledge, chat): a corpus, or files of text."""
+    problems: Annotated[str, InputOf(("conversations",), files=True)] = ""
+    """Problems to distill: conversations with `answer` and `check`. Empty: `distill.task` says which are made."""
+    knowledge: KnowledgeOptions = KnowledgeOptions()
+    """Finding out what the model knows."""
+    chat: ChatOptions = ChatOptions()
+    """Conversations written by a model."""
+    distill: DistillOptions = DistillOptions()
+    """Solutions written by a model."""
     sums: SumsOptions = SumsOptions()
     """Arithmetic with worked steps."""
     identity: IdentityOptions = IdentityOptions()
     """Who the model is."""
+    from_system: float = Field(0.0, ge=0, le=1)
+    """The share of identity questions that have a system message with made-up facts, which the answer repeats. The
+    model then reads who it is from its system message and can be renamed without training."""
     names: NamesOptions = NamesOptions()
     """Known and made-up names."""
     lookup: LookupOptions = LookupOptions()
     """Questions for the search tool."""
     python: PythonOptions = PythonOptions()
     """Questions for the python tool."""
+    countdown: CountdownOptions = CountdownOptions()
+    """Reaching a target with given numbers."""
+    letters: LettersOptions = LettersOptions()
+    """Counting letters and marks."""
+    spelling: SpellingOptions = SpellingOptions()
+    """Spelling, and spelling backwards."""
+    decimals: DecimalsOptions = DecimalsOptions()
+    """9.11 and 9.9."""
+    gsm8k: Gsm8kOptions = Gsm8kOptions()
+    """School problems from a published file."""
+    math: MathOptions = MathOptions()
+    """Fractions, or problems in MATH's form."""
+    code: CodeOptions = CodeOptions()
+    """Functions with tests."""
     preferences: PreferencesOptions = PreferencesOptions()
     """Ordered replies."""
 
@@ -73,9 +122,26 @@ class SynthConfig(StageSettings):
                 raise ValueError(f"{kind}: {count} is no number of problems to make")
         if not mix:
             raise ValueError("say what to make, e.g. {sums: 1000}")
-        if PREFERENCES in mix and len(mix) > 1:
-            raise ValueError("preferences make comparisons, the other kinds conversations: use two synth steps")
+        alone = next((kind for kind in mix if kind in (PREFERENCES, *MAKERS)), None)
+        if alone and len(mix) > 1:
+            raise ValueError(f"{alone} makes an artifact of its own: use two synth steps")
         return mix
+
+    @model_validator(mode="after")
+    def _complete(self) -> SynthConfig:
+        if "knowledge" in self.mix and not (self.model and self.corpus):
+            raise ValueError("knowledge needs the model to be asked (model) and texts to ask about (corpus)")
+        writer = bool(self.teacher or self.endpoint.url)
+        if not writer and ("chat" in self.mix or "distill" in self.mix):
+            raise ValueError(f"{next(iter(self.mix))} needs a writer: teacher, or endpoint.url and endpoint.model")
+        if not writer and "knowledge" in self.mix and self.knowledge.judge == "model":
+            raise ValueError("the judge needs a model: teacher, or endpoint.url and endpoint.model")
+        return self
+
+    @property
+    def maker(self) -> str | None:
+        """The kind, where it is one whose words come from a model."""
+        return next((kind for kind in self.mix if kind in MAKERS), None)
 
     @property
     def made_kind(self) -> str:

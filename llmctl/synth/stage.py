@@ -1,28 +1,41 @@
-"""`llmctl synth`: problems made by code become conversations, or comparisons, with a held-out part."""
+"""`llmctl synth`: conversations, or comparisons, made by code or written by a model, with a held-out part."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from llmctl.console import Console
 from llmctl.synth.config import PREFERENCES, SynthConfig
+from llmctl.synth.made import Made, estimate
 from llmctl.synth.preferences import comparisons
+from llmctl.synth.who import system_message, told
 from llmctl.tools.search import SearchIndex
 from llmctl.tools.toolbox import Toolbox
 from llmctl.verify import Item, problems
 from llmctl.verify.lookup import library
 from llmctl.workspace import Artifact, Workspace
 
+_MAKERS = {"knowledge": "llmctl.synth.knowledge", "chat": "llmctl.synth.chats", "distill": "llmctl.synth.distill"}
+
 
 def run(config: SynthConfig, workspace: Workspace, console: Console) -> Artifact:
-    """Make the artifact: `train.jsonl`, `heldout.jsonl`, and `library.jsonl` where something has to be looked up."""
+    """Make the artifact: `train.jsonl`, `heldout.jsonl`, and `library.jsonl` where something has to be looked up, or
+    `rejected.jsonl` where a model wrote.
+    """
     with workspace.build(config) as build:
-        if PREFERENCES in config.mix:
+        if config.maker:
+            maker = import_module(_MAKERS[config.maker])
+            for what, how_much in estimate(maker.calls(config, workspace), config.endpoint):
+                console.info(f"{what}: {how_much}")
+            made = maker.make(config, workspace, build.scratch, console)
+            build.figures = _written(made, config, build.path)
+        elif PREFERENCES in config.mix:
             build.figures = _comparisons(config, build.path)
         else:
             build.figures = _conversations(config, build.path, console)
@@ -32,6 +45,9 @@ def run(config: SynthConfig, workspace: Workspace, console: Console) -> Artifact
 def plan(config: SynthConfig, workspace: Workspace) -> list[tuple[str, str]]:
     """What would be made, with an example of each kind."""
     rows = [("makes", config.made_kind)]
+    if config.maker:
+        calls = import_module(_MAKERS[config.maker]).calls(config, workspace)
+        return [*rows, (config.maker, f"{config.mix[config.maker]:,}"), *estimate(calls, config.endpoint)]
     for kind, count in config.counts().items():
         rows.append((kind, f"{count:,}, and up to {config.heldout:,} held out"))
         if kind == PREFERENCES:
@@ -65,6 +81,9 @@ def _conversations(config: SynthConfig, path: Path, console: Console) -> dict[st
             console.warn(f"{missed:,} look-ups left out: the search finds another document for their query")
         _write(path / "library.jsonl", pages)
         figures = {"library": len(pages), "lookups_missed": missed}
+    if config.from_system and any(item.kind == "identity" for item in train):
+        train, heldout = (told(side, config.from_system, config.seed) for side in (train, heldout))
+        figures["system"] = system_message(config.identity)
     rng = Random(f"synth/{config.seed}")
     rng.shuffle(train)
     rng.shuffle(heldout)
@@ -73,6 +92,15 @@ def _conversations(config: SynthConfig, path: Path, console: Console) -> dict[st
     kinds = Counter(item.kind for item in train)
     figures |= _headline("conversations", len(train), len(heldout))
     return {**figures, "kinds": dict(kinds), "heldout_kinds": dict(Counter(item.kind for item in heldout))}
+
+
+def _written(made: Made, config: SynthConfig, path: Path) -> dict[str, Any]:
+    """The files of what a model wrote, and where it comes from."""
+    _write(path / "train.jsonl", made.train)
+    _write(path / "heldout.jsonl", made.heldout)
+    _write(path / "rejected.jsonl", made.rejected)
+    figures = _headline("conversations", len(made.train), len(made.heldout))
+    return {**figures, "rejected": len(made.rejected), "reasons": made.reasons(), **made.figures}
 
 
 def _comparisons(config: SynthConfig, path: Path) -> dict[str, Any]:
