@@ -107,6 +107,33 @@ BAD = [
 ]
 
 
+def test_what_is_wrong_with_replies_is_said(tmp_path: Path) -> None:
+    bad = [["a", "a"], ["", "b"], [" ", ""], ["", "a", "a"], ["a"]]
+    rows = [{"prompt": "q", "responses": r, "ranking": list(range(len(r)))} for r in bad]
+    why = [s.why for s in read(tmp_path, ROW, *rows).skipped]
+    assert why == ["its replies are equal", "its replies are empty", "its replies are empty",
+                   "its replies are empty and equal", "it has a single reply"]  # fmt: skip
+
+
+def test_replies_left_out_of_a_ranking_are_counted_and_the_best_rank_of_equal_ones_counts(tmp_path: Path) -> None:
+    found = read(tmp_path, {"prompt": "q", "responses": ["a", "", "b", "a"], "ranking": [2, 3, 1, 0]})
+    assert (found.rows[0]["responses"], found.rows[0]["ranking"]) == (["a", "b"], [0, 1])
+    assert found.replies == {"empty": 1, "equal to another": 1}
+
+
+@pytest.mark.parametrize(("margin", "kept"), [(0.5, 0.5), (2, 2.0), (-1, None), ("x", None), (True, None)])
+def test_a_margin_is_kept_where_it_is_one(tmp_path: Path, margin: Any, kept: float | None) -> None:
+    found = read(tmp_path, {"prompt": "q", "chosen": "good", "rejected": "bad", "margin": margin})
+    assert found.rows[0].get("margin") == kept
+
+
+def test_hh_rlhf_with_several_turns_as_published(tmp_path: Path) -> None:
+    before = "\n\nHuman: hello\n\nAssistant: Yes?\n\nHuman: two\nlines: a\n\nAssistant:"
+    found = read(tmp_path, {"chosen": f"{before} good\n\nthere", "rejected": f"{before} bad"}).rows[0]
+    assert found["prompt"] == [turn("user", "hello"), turn("assistant", "Yes?"), turn("user", "two\nlines: a")]
+    assert (found["responses"], found["ranking"]) == (["good\n\nthere", "bad"], [0, 1])
+
+
 def test_bad_rows_are_named_and_the_good_ones_kept(tmp_path: Path) -> None:
     found = read(tmp_path, ROW, *BAD, ROW)
     assert found.rows == [ROW, ROW]

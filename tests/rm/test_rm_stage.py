@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -109,6 +110,22 @@ def test_rewards_are_scaled_over_the_models_own_answers(put, chat: str, workspac
     assert sum(rewards) / 30 == pytest.approx(0, abs=1e-3)
     assert sum(r * r for r in rewards) / 30 == pytest.approx(1, abs=1e-3)
     assert f"over answers of `{chat}`" in " ".join((made.path / "README.md").read_text().split())
+
+
+def test_a_foreign_reward_model_has_its_scores_as_rewards_and_a_damaged_scale_is_named(
+    put, chat: str, workspace: Workspace, console: Console
+) -> None:
+    put("c", rows(20, 0))
+    made = run(config(chat, train={"steps": 1}), workspace, console)
+    file = made.path / "config.json"
+    found = json.loads(file.read_text())
+    scale = {key: found.pop(key) for key in ("reward_gain", "reward_bias")}
+    file.write_text(json.dumps(found))
+    assert reward_scale(made.path) == (0.0, 1.0)
+    for key, value in (("reward_gain", 0), ("reward_gain", "x"), ("reward_bias", float("nan"))):
+        file.write_text(json.dumps(found | scale | {key: value}))
+        with pytest.raises(UserError, match=f"damaged: .*{key}"):
+            reward_scale(made.path)
 
 
 def test_a_page_shows_what_was_measured(put, chat: str, workspace: Workspace, console: Console) -> None:
