@@ -48,6 +48,7 @@ class Turn:
     tools: bool = False
     model: str = ""
     digest: str = ""
+    precision: str = ""
 
 
 class Log:
@@ -109,13 +110,13 @@ class Log:
 
     def turns(self, chat: int) -> list[Turn]:
         """The replies of a chat in order. UserError where there are none."""
-        columns = "prompt, sampling, sample, ids, content, finish, tools, model, digest"
+        columns = "prompt, sampling, sample, ids, content, finish, tools, model, digest, precision"
         found = self._read(f"SELECT {columns} FROM turns WHERE chat = ? ORDER BY id", (chat,))
         if not found:
             raise UserError(f"no chat {chat} in the log", str(self.path), "/history in a chat shows them")
         return [
-            Turn(json.loads(p), _sampling(json.loads(s)), n, json.loads(i), json.loads(c), f, bool(t), m, d)
-            for p, s, n, i, c, f, t, m, d in found
+            Turn(json.loads(p), _sampling(json.loads(s)), n, json.loads(i), json.loads(c), f, bool(t), m, d, x)
+            for p, s, n, i, c, f, t, m, d, x in found
         ]
 
     def judge(self, kind: str, name: str, key: str, row: dict[str, Any]) -> None:

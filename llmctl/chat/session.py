@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmctl.chat.log import Turn
+from llmctl.chat.several import several
 from llmctl.chat.speaker import Speaker
 from llmctl.chat.turn import content_of
 from llmctl.errors import UserError
+from llmctl.generate.control import stop_ids
 from llmctl.generate.engine import Piece
 from llmctl.generate.sampling import Sampling
 from llmctl.model.chat_format import render, render_prompt
@@ -27,6 +30,8 @@ class Session:
     """How many were made: each has noise of its own, so that asking again gives another answer."""
     dropped: int = 0
     """Turns that were left out of the last prompt because the context is full."""
+    made: Turn | None = None
+    """The last reply, with what made it."""
 
     def reply(self, said: str) -> Iterator[Piece]:
         """The model's reply to `said`, token by token, noted when it ends; also when the caller stops in its midst."""
@@ -42,14 +47,39 @@ class Session:
             raise
         self.replies += 1
         ids: list[int] = []
-        shown = ""
+        shown, finish = "", "stopped"
+        tools, sampling = self.speaker.tools, self.sampling
         try:
-            for piece in self.speaker.engine.pieces(prompt, self.sampling, self.speaker.tools, sample=self.replies - 1):
+            for piece in self.speaker.engine.pieces(prompt, sampling, tools, sample=self.replies - 1):
                 ids.append(piece.id)
                 shown += piece.text
                 yield piece
+            room = min(sampling.max_new_tokens, self.speaker.context - len(prompt))
+            finish = "stop" if len(ids) < room or ids[-1] in stop_ids(self.speaker.tokenizer, sampling) else "length"
         finally:
             self._note(ids, shown)
+            content = self.messages[-1]["content"] if self.speaker.chats else shown
+            self.made = Turn(prompt, sampling, self.replies - 1, ids, content, finish, tools is not None)
+
+    def several(self, said: str, count: int) -> list[Turn]:
+        """`count` replies to `said`, of which `take` takes one up. `said` is noted."""
+        aside = Session(self.speaker, self.sampling, self.system, list(self.messages), self.text)
+        if self.speaker.chats:
+            aside.messages.append({"role": "user", "content": said})
+        else:
+            aside.text += said
+        found = several(self.speaker, aside.prompt(), self.sampling, count, self.replies)
+        self.messages, self.text, self.dropped = aside.messages, aside.text, aside.dropped
+        self.replies += count
+        return found
+
+    def take(self, turn: Turn) -> None:
+        """Go on with one of `several`."""
+        if self.speaker.chats:
+            self.messages.append({"role": "assistant", "content": turn.content})
+        else:
+            self.text += str(turn.content)
+        self.made = turn
 
     def prompt(self) -> list[int]:
         """The token ids that are sent. The oldest turns are left out where the context is too short for all.
@@ -105,11 +135,29 @@ class Session:
 
     def clear(self) -> None:
         """Begin anew."""
-        self.messages, self.text, self.dropped = [], "", 0
+        self.messages, self.text, self.dropped, self.made = [], "", 0, None
 
     def dialogue(self) -> list[dict[str, Any]]:
         """The messages with the system message, as conversations hold them."""
         return [*self._system(), *self.messages]
+
+    def standing(self) -> list[dict[str, Any]]:
+        """What the log keeps of it: the dialogue, or a base model's text."""
+        return self.dialogue() if self.speaker.chats else [{"role": "document", "content": self.text}]
+
+    def restore(self, standing: list[dict[str, Any]]) -> None:
+        """Go on from what `standing` gave. UserError where a base model's text meets a chat model, or the reverse."""
+        if standing and (standing[0]["role"] == "document") == self.speaker.chats:
+            raise UserError(f"{self.speaker.name} cannot go on with it: one is a dialogue, the other a text")
+        self.clear()
+        if not self.speaker.chats:
+            self.text = "".join(m["content"] for m in standing)
+            return
+        rest = [dict(m) for m in standing]
+        self.system = rest.pop(0)["content"] if rest and rest[0]["role"] == "system" else ""
+        while rest and rest[-1]["role"] != "assistant":
+            rest.pop()
+        self.messages = rest
 
     def _note(self, ids: list[int], shown: str) -> None:
         if self.speaker.chats:

@@ -24,7 +24,8 @@ def run(config: ChatConfig, workspace: Workspace, console: Console) -> Artifact:
         )
     with workspace.build(config) as build:
         speaker = load_speaker(workspace, config)
-        found = [group[0] for group in answers(speaker, config, config.prompts)]
+        groups = answers(speaker, config, config.prompts)
+        found = [{k: v for k, v in group[0].items() if k != "ids"} for group in groups]
         write_rows(
             build.path / "train.jsonl",
             [_row(config, speaker, p, a) for p, a in zip(config.prompts, found, strict=True)],

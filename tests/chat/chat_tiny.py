@@ -57,6 +57,7 @@ class Parrot:
     def __init__(self, tokenizer: Tokenizer, replies: list[Any], stop_at: int | None = None) -> None:
         self.tokenizer, self.replies, self.stop_at = tokenizer, list(replies), stop_at
         self.prompts: list[list[int]] = []
+        self.dtype = torch.float32
 
     def pieces(self, prompt: list[int], sampling: Any, tools: Any = None, sample: int = 0) -> Iterator[Piece]:
         self.prompts.append(prompt)

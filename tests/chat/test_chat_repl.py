@@ -11,6 +11,7 @@ from chat_tiny import Pretrain, put_model, speaker
 
 from llmctl.chat import repl
 from llmctl.chat.config import ChatConfig
+from llmctl.chat.screen import Screen
 from llmctl.console import Console
 from llmctl.workspace import Workspace
 
@@ -61,7 +62,7 @@ def test_a_chat_is_saved_and_corrected_as_sft_reads_it(workspace: Workspace, mon
         return [[m["content"] for m in json.loads(row)["messages"]] for row in found]
 
     assert rows("mine") == [["Hi", "Hello."]]
-    assert rows("corrections") == [["Hi", "Hello."], ["Hi", "Hello, friend."]]
+    assert rows("corrections") == [["Hi", "Hello, friend."]]  # who thinks better of an answer is taken at the last word
     assert rows("other") == [["Hi", "Hello, friend."]]
     assert workspace.find("mine", ["conversations"]).manifest["inputs"][0]["name"] == "tiny"
 
@@ -71,13 +72,13 @@ def test_ctrl_c_stops_a_reply_and_then_leaves(
 ) -> None:
     asked = iter(["Hi", KeyboardInterrupt, "Again", KeyboardInterrupt, "never"])
 
-    def ask(_: object) -> str:
+    def ask(*_: object, **__: object) -> str:
         line = next(asked)
         if line is KeyboardInterrupt:
             raise KeyboardInterrupt
         return str(line)
 
-    monkeypatch.setattr(repl.Screen, "ask", ask)
+    monkeypatch.setattr(Screen, "ask", ask)
     talk([], ["Hello there.", "Hello there."], workspace, monkeypatch, stop_at=8)
     shown = capsys.readouterr()
     assert "stopped" in shown.err and shown.out
@@ -89,13 +90,13 @@ def test_one_ctrl_c_at_the_prompt_only_warns(
 ) -> None:
     asked = iter([KeyboardInterrupt, "Hi", KeyboardInterrupt, KeyboardInterrupt, "never"])
 
-    def ask(_: object) -> str:
+    def ask(*_: object, **__: object) -> str:
         line = next(asked)
         if line is KeyboardInterrupt:
             raise KeyboardInterrupt
         return str(line)
 
-    monkeypatch.setattr(repl.Screen, "ask", ask)
+    monkeypatch.setattr(Screen, "ask", ask)
     talk([], ["Hello."], workspace, monkeypatch)
     assert capsys.readouterr().out == "Hello.\n"
     assert next(asked) == "never"
