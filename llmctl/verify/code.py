@@ -62,9 +62,13 @@ def passes(answer: str, reply: str, run: Run) -> bool:
     code = program_in(reply)
     if not found or not code.strip() or len(code) > _LONGEST:
         return False
+    return holds(f"{before}\n{code}\n" if before else code, tests, run)
+
+
+def holds(code: str, tests: str, run: Run) -> bool:
+    """Whether the `tests` pass behind `code`, both run by `run`, the sandbox."""
     word = secrets.token_hex(8)
-    said = run(_PROGRAM.format(code=f"{before}\n{code}\n" if before else code, tests=tests, word=word))
-    return said.strip() == word
+    return run(_PROGRAM.format(code=code, tests=tests, word=word)).strip() == word
 
 
 def program_in(reply: str) -> str:

@@ -16,7 +16,9 @@ Value = Fraction | float
 _LONGEST = 300
 _DEEPEST = 20
 _BITS = 400  # of a numerator or denominator
-_TOKEN = re.compile(r"[ \t]*(?:([0-9]{1,60}(?:\.[0-9]{0,60})?|\.[0-9]{1,60})|(sqrt|pi)|([-+*/^()]))[ \t]*", re.ASCII)
+_TOKEN = re.compile(
+    r"[ \t]*(?:([0-9]{1,60}(?:\.[0-9]{0,60})?|\.[0-9]{1,60})|(sqrt|frac|pi)|([-+*/^()]))[ \t]*", re.ASCII
+)
 
 
 class _Invalid(Exception):
@@ -24,7 +26,7 @@ class _Invalid(Exception):
 
 
 def evaluate(text: str) -> Value | None:
-    """The value of numbers, + - * / ^, brackets, `sqrt(...)` and `pi`; None for anything else.
+    """The value of numbers, + - * / ^, brackets, `sqrt(a)`, `frac(a)(b)` and `pi`; None for anything else.
 
     Exact (a Fraction) unless a root or pi makes it a float.
     """
@@ -86,7 +88,7 @@ class _Parser:
                 value = _bounded(value * self._signed(depth))
             elif self._take("/"):
                 value = _bounded(value / self._signed(depth))
-            elif self._next() in ("(", "sqrt", "pi"):  # 2 sqrt(3)
+            elif self._next() in ("(", "sqrt", "frac", "pi"):  # 2 sqrt(3)
                 value = _bounded(value * self._power(depth))
             else:
                 return value
@@ -115,16 +117,24 @@ class _Parser:
         self.at += 1
         if token == "pi":
             return math.pi
-        if token in ("(", "sqrt"):
-            if token == "sqrt" and not self._take("("):
-                raise _Invalid
-            value = self.sum(depth + 1)
-            if not self._take(")"):
-                raise _Invalid
-            return _root(value) if token == "sqrt" else value
+        if token == "sqrt":
+            return _root(self._bracket(depth))
+        if token == "frac":
+            return _bounded(self._bracket(depth) / self._bracket(depth))
+        if token == "(":
+            self.at -= 1
+            return self._bracket(depth)
         if not token or not (token[0].isdigit() or token[0] == "."):
             raise _Invalid
         return _bounded(Fraction(token))
+
+    def _bracket(self, depth: int) -> Value:
+        if not self._take("("):
+            raise _Invalid
+        value = self.sum(depth + 1)
+        if not self._take(")"):
+            raise _Invalid
+        return value
 
 
 def _root(value: Value) -> Value:

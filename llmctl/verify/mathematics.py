@@ -32,14 +32,14 @@ _THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?", re.ASCII)
 _ASSIGNED = re.compile(r"[A-Za-z](?:_[0-9])?\s*(?:=|\\in)\s*")
 _SHORT_FRACTION = re.compile(r"\\frac\s*([0-9])\s*([0-9])", re.ASCII)
 _HALF_SHORT_FRACTION = re.compile(r"\\frac\s*([0-9])\s*(?=\{)", re.ASCII)
-_FRACTION = re.compile(r"\\frac\s*\(([^()]{1,100})\)\s*\(([^()]{1,100})\)")
-_MIXED = re.compile(r"([0-9]{1,20})\s*(?=\(\([0-9]{1,20}\)/\([0-9]{1,20}\)\))", re.ASCII)
+_MIXED = re.compile(r"(?<![0-9.])([0-9]{1,20})\s*(frac\s*\([0-9]{1,20}\)\s*\([0-9]{1,20}\))", re.ASCII)
 _SIGNS = {
     "\\cdot": "*",
     "\\times": "*",
     "\\div": "/",
     "\\pi": " pi ",
     "\\sqrt": " sqrt",
+    "\\frac": " frac",
     "\u2212": "-",
     "\u03c0": " pi ",
 }
@@ -117,11 +117,7 @@ def _value(text: str) -> Value | None:
     for latex_sign, plain in _SIGNS.items():
         text = text.replace(latex_sign, plain)
     text = text.replace("{", "(").replace("}", ")")
-    for _ in range(4):  # fractions in fractions, the inner ones first
-        text, found = _FRACTION.subn(r"((\1)/(\2))", text)
-        if not found or len(text) > _LONGEST:
-            break
-    return evaluate(_MIXED.sub(r"\1+", text))
+    return evaluate(_MIXED.sub(r"(\1+\2)", text))
 
 
 def _same_lists(a: str, b: str) -> bool:
