@@ -2,6 +2,7 @@
 
 `UserError` is for whoever types the command: one or two lines that say what, where, and what to do (exit code 2).
 `Interrupted` ends work that was stopped on purpose with its progress saved (exit code 130).
+`Missed` says that a bound the person set was missed (exit code 3).
 Every other exception is a defect of ours (exit code 1).
 """
 
@@ -41,6 +42,14 @@ class Interrupted(Exception):
     def __init__(self, how: str = "run the same command again to go on") -> None:
         self.how = how
         super().__init__(how)
+
+
+class Missed(Exception):
+    """The work is done, and its result is on the wrong side of a bound that the person set: CI should stop here."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        super().__init__("; ".join(lines))
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """`llmctl`: the commands in the order of the lifecycle, and what becomes of their errors.
 
-Exit codes: 0 done; 1 a defect of ours; 2 the person can mend it; 130 interrupted, progress saved.
+Exit codes: 0 done; 1 a defect of ours; 2 the person can mend it; 3 a bound was missed (eval --fail-below); 130
+interrupted, progress saved.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from llmctl import __version__
 from llmctl.cli import chat, crawl, doctor, export, filter, init, ls, pretrain, rl, rm, run, sft, show, synth, tokenize
 from llmctl.cli import eval as eval_
 from llmctl.cli.help import FirstPage
-from llmctl.errors import Interrupted, UserError
+from llmctl.errors import Interrupted, Missed, UserError
 
 _LIFECYCLE = "The lifecycle, in order"
 _WORKSPACE = "The workspace"
@@ -91,6 +92,8 @@ def _run(arguments: list[str] | None, debug: bool) -> int:
         if debug:
             raise
         return _say(f"error: {e.message()}", 2)
+    except Missed as e:
+        return _say("\n".join(f"missed: {line}" for line in e.lines), 3)
     except (Interrupted, KeyboardInterrupt) as e:
         return _interrupted(e)
     except Exception as e:

@@ -8,6 +8,7 @@ import typer
 
 from llmctl.cli.complete import recipes
 from llmctl.cli.options import Common, command
+from llmctl.errors import Missed
 
 
 @command
@@ -30,3 +31,5 @@ def run(
     steps = run_recipe(recipe, workspace, console, sets=sets or [], dry_run=dry_run)
     if common.json_mode:
         console.print_json(steps)
+    if missed := [line for step in steps for line in step.get("missed", [])]:
+        raise Missed(missed)

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmctl.cli.options import Common
 from llmctl.console import Console
-from llmctl.errors import UserError
+from llmctl.errors import Missed, UserError
 from llmctl.pipeline.execute import execute, say_made, show_plan
 from llmctl.pipeline.plan import load, locate
 from llmctl.pipeline.registry import Stage, stage
@@ -25,8 +25,11 @@ def opened(common: Common) -> tuple[Workspace, Console]:
     return Workspace(common.workspace), Console(quiet=quiet, json_mode=common.json_mode)
 
 
-def run_stage(name: str, typed: dict[str, Any], common: Common) -> None:
-    """Settings from the recipe, then the command line, then --set; then the plan, or the work."""
+def run_stage(name: str, typed: dict[str, Any], common: Common, show: str = "") -> None:
+    """Settings from the recipe, then the command line, then --set; then the plan, or the work.
+
+    `show` is a file of the artifact that goes to stdout.
+    """
     workspace, console = opened(common)
     which = stage(name)
     config = resolve(which, typed, common)
@@ -39,6 +42,10 @@ def run_stage(name: str, typed: dict[str, Any], common: Common) -> None:
     say_made(which, made, console)
     if common.json_mode and not follows():
         console.print_json(made.artifact.manifest)
+    elif show and not follows():
+        console.print(made.artifact.file(show).read_text(encoding="utf-8").rstrip())
+    if missed := which.missed(config, made.artifact):
+        raise Missed(missed)
 
 
 def resolve(which: Stage, typed: dict[str, Any], common: Common) -> StageSettings:

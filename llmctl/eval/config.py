@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from llmctl.eval.arena_settings import ArenaSettings, names_model
+from llmctl.eval.gate import parse
 from llmctl.eval.scaling_settings import ScalingSettings
 from llmctl.recipe import InputOf, NoResult, StageSettings
 
@@ -28,8 +29,23 @@ class EvalConfig(StageSettings):
     rates them; `scaling` fits loss against size and data to the runs of a sweep (`models` may then name a CSV file of
     runs)."""
     tasks: list[str] = []
-    """What to measure: `bits_per_byte`, `pairs` (reward models), and kinds of held-out items (`sums`, `identity`,
-    `names`, `lookup`, `python`, or any kind in the conversations). Empty: everything that applies."""
+    """What to measure: `bits_per_byte`, `pairs` (reward models), task files (`mine.yaml`) and those that come along
+    (`arc_easy`, `gsm8k`, ...), `core`, `weak_spots`, and kinds of held-out items (`sums`, `identity`, `names`,
+    `lookup`, `python`, or any kind in the conversations). Empty: everything that the models' lineage has."""
+    harness: list[str] = []
+    """Tasks of lm-evaluation-harness (`hellaswag`, `arc_easy`, or its task files), run by it on our engine. Needs the
+    package `lm_eval`."""
+    core: str = ""
+    """The folder of a CORE bundle (`core.yaml`, `eval_data`, `eval_meta_data.csv`) for the task `core`. Empty: a small
+    one that comes along, whose figure compares with nothing but itself."""
+    limit: int = Field(0, ge=0)
+    """The first items only, of task files, CORE and the harness; 0 asks all, which published scores need."""
+    num_fewshot: int = Field(-1, ge=-1)
+    """Examples before each item of a task; -1 is as many as its file says. Scores with others do not compare."""
+    apply_chat_template: bool = False
+    """Ask tasks as conversations, and with the tools. For models that were taught to chat; base models lose by it."""
+    contamination: bool = True
+    """Look for the tasks' items in the corpus that the models were trained on. It reads the whole corpus once."""
     conversations: Annotated[list[str], InputOf(("conversations",), files=True)] = []
     """Where held-out items come from: rows with an `answer` and a `check`. Empty: the held-out parts of what the models
     were trained on, by their lineage; where there is none, problems are made by code."""
@@ -67,9 +83,23 @@ class EvalConfig(StageSettings):
     fail_above: Annotated[list[str], NoResult()] = []
     """The same for what should be low, such as `bits_per_byte=1.2`."""
 
+    @field_validator("fail_below", "fail_above")
+    @classmethod
+    def _are_bounds(cls, texts: list[str]) -> list[str]:
+        for text in texts:
+            parse(text)
+        return texts
+
     def inputs(self) -> list[tuple[str, Sequence[str], bool]]:
         """The judge is an input too, where it is a model."""
         found = super().inputs()
+        for task in self.tasks:
+            if task.endswith((".yaml", ".yml")):
+                from llmctl.eval.task_data import files_of
+
+                found += [(str(path), (), True) for path in files_of(task)]
+        if self.core:
+            found.append((self.core, (), True))
         if self.mode == "arena" and names_model(self.arena.judge):
             found.append((self.arena.judge, ("model",), True))
         return found

@@ -22,7 +22,7 @@ _THEN = {"comparisons": "llmctl rm MODEL {out}"}
 @dataclass(frozen=True)
 class Stage:
     """One lifecycle stage. `also_makes` are kinds it makes under the same name beside its main one; `processes` says
-    whether torchrun may start it.
+    whether torchrun may start it, `bounded` whether its settings may hold bounds for its result.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Stage:
     then: str
     also_makes: tuple[str, ...] = ()
     processes: bool = False
+    bounded: bool = False
 
     @property
     def config(self) -> type[StageSettings]:
@@ -49,6 +50,13 @@ class Stage:
         found: Callable[[Any, Workspace], list[tuple[str, str]]] = import_module(f"llmctl.{self.name}.stage").plan
         return found
 
+    def missed(self, config: Any, made: Artifact) -> list[str]:
+        """The bounds of its settings that what it made misses, a line each."""
+        if not self.bounded:
+            return []
+        found: list[str] = import_module(f"llmctl.{self.name}.gate").check(config, made)
+        return found
+
     def next(self, made: Artifact) -> str:
         """What to type after `made`."""
         return _THEN.get(made.kind, self.then).format(out=made.name)
@@ -66,7 +74,7 @@ STAGES = {
         Stage("rm", "RmConfig", "llmctl rl MODEL --reward {out}", processes=True),
         Stage("rl", "RlConfig", "llmctl chat {out}"),
         Stage("chat", "ChatConfig", "llmctl show {out}"),
-        Stage("eval", "EvalConfig", "llmctl show {out}"),
+        Stage("eval", "EvalConfig", "llmctl show {out}", bounded=True),
     )
 }
 

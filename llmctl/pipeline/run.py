@@ -36,6 +36,7 @@ def run_recipe(
         return _dry_run(recipe, workspace, console)
     begun = time.monotonic()
     made: list[tuple[str, Artifact, bool]] = []
+    missed: list[str] = []
     total = len(recipe.steps)
     for i, (stage, config) in enumerate(recipe.configs(), 1):
         console.info(f"[{i}/{total}] {stage.name} {config.out}")
@@ -46,7 +47,10 @@ def run_recipe(
         else:
             console.info(f"      up to date: {result.artifact.path}")
         made.append((stage.name, result.artifact, result.fresh))
+        if missed := stage.missed(config, result.artifact):
+            break  # what comes behind a bound is for models that reach it
     steps = [_row(*m) for m in made]
+    steps[-1]["missed"] = missed
     page = _report(recipe, steps, [a for _, a, _ in made], workspace)
     _table(recipe, steps, console)
     fresh = sum(s["fresh"] for s in steps)
@@ -86,6 +90,7 @@ def _row(stage: str, artifact: Artifact, fresh: bool) -> dict[str, Any]:
         "headline": figures.get("headline"),
         "figures": figures,
         "fresh": fresh,
+        "missed": [],
     }
 
 
