@@ -16,8 +16,8 @@ from llmctl.filter.config import DecontaminationSettings
 from llmctl.filter.decontamination_sets import items_of
 from llmctl.filter.minhash_text import simplify
 from llmctl.filter.row import Row, Rule
-from llmctl.filter.word_hash import runs, word_hashes
 from llmctl.filter.words import words
+from llmctl.formats.word_runs import runs, word_hashes
 from llmctl.parallel import whole_folder
 from llmctl.workspace import Workspace
 

@@ -21,9 +21,9 @@ from llmctl.filter.decontamination import Decontamination, Index, prepare, sets_
 from llmctl.filter.decontamination_sets import items_of
 from llmctl.filter.minhash_text import simplify
 from llmctl.filter.row import Row
-from llmctl.filter.word_hash import runs, word_hashes
 from llmctl.filter.words import words
 from llmctl.formats.document import Document
+from llmctl.formats.word_runs import runs, word_hashes
 from llmctl.workspace import Workspace
 
 ITEM = "A train leaves the old station at noon and meets another one near the river after 40 minutes."
