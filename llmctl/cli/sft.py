@@ -15,7 +15,10 @@ def sft(
     common: Common,
     model: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(help="A model of the workspace, or a Hugging Face folder.", autocompletion=names("model")),
+        typer.Argument(
+            help="A model of the workspace (base or chat), a Hugging Face folder, or hf:org/name.",
+            autocompletion=names("model"),
+        ),
     ] = None,
     conversations: Annotated[
         Optional[list[str]],  # noqa: UP045

@@ -1,6 +1,7 @@
 """Rows of JSON from files that somebody else wrote: JSON Lines, an array, plain or gzipped, one file or a folder.
 
-A `.txt` file of conversations in a model's own markup gives a row {"text": ...} for each.
+A `.txt` file of conversations in a model's own markup gives a row {"text": ...} for each. Parquet files and data sets
+of the Hugging Face hub (`hf:org/name[:config][@split]`) give theirs as they are.
 
 Nothing here raises on a bad row: it is named by file and line and handed on among what was skipped.
 """
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from llmctl.errors import UserError
 from llmctl.formats.markup import split_file
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".ndjson")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".ndjson", ".parquet")
 
 
 class Row(NamedTuple):
@@ -44,6 +45,9 @@ def read_rows(path: Path, split: str = "train") -> Iterator[Row | Skipped]:
 
     UserError where there is no such file, or nothing in the folder that could be read.
     """
+    if str(path).startswith("hf:"):
+        yield from _hub_rows(str(path), split)
+        return
     for file in _files(path, split):
         name = str(file) if file == path else file.relative_to(path).as_posix()
         yield from _file_rows(file, name)
@@ -67,6 +71,9 @@ def _files(path: Path, split: str) -> list[Path]:
 def _file_rows(path: Path, name: str) -> Iterator[Row | Skipped]:
     """Line by line; where the file begins with "[" it is one array, and read whole."""
     number = 0
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path, name)
+        return
     try:
         if path.suffix == ".txt":
             for number, piece in split_file(path.read_bytes().decode("utf-8-sig")):
@@ -87,6 +94,34 @@ def _file_rows(path: Path, name: str) -> Iterator[Row | Skipped]:
         yield Skipped(name, number + 1, f"the compressed file is damaged from here on: {e}")
     except OSError as e:
         yield Skipped(name, number + 1, f"cannot be read from here on: {e.strerror or e}")
+
+
+def _parquet_rows(path: Path, name: str) -> Iterator[Row | Skipped]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        for batch in pq.ParquetFile(path).iter_batches():
+            for value in batch.to_pylist():
+                number += 1
+                yield Row(name, number, value)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
+        yield Skipped(name, number + 1, f"the file is damaged from here on: {str(e).splitlines()[0]}")
+
+
+def _hub_rows(name: str, split: str) -> Iterator[Row]:
+    """Streamed. UserError where there is no such data set, or the hub cannot be reached."""
+    from datasets import load_dataset
+
+    where, _, named = name.removeprefix("hf:").partition("@")
+    repo, _, config = where.partition(":")
+    try:
+        rows = load_dataset(repo, config or None, split=named or split, streaming=True)
+        for number, value in enumerate(rows, 1):
+            yield Row(name, number, dict(value))
+    except Exception as e:  # datasets raises whatever its readers and its HTTP client raise
+        raise UserError(f"cannot read it from the hub: {str(e).splitlines()[0]}", name, "check the name") from e
 
 
 def _array(raw: bytes, name: str) -> Iterator[Row | Skipped]:

@@ -25,8 +25,18 @@ def rows_of(schema: type[BaseModel], prefix: str = "") -> list[tuple[str, str, s
             found += rows_of(group, f"{prefix}{name}.")
             continue
         text = " ".join((field.description or "").split()).replace("|", "\\|")
-        found.append((f"{prefix}{name}", type_name(field.annotation), _default(field), text))
+        inner = _optional_group(group)
+        shown = "settings, or nothing" if inner else type_name(field.annotation)
+        found.append((f"{prefix}{name}", shown, _default(field), text))
+        found += rows_of(inner, f"{prefix}{name}.") if inner else []
     return found
+
+
+def _optional_group(annotation: Any) -> type[BaseModel] | None:
+    """The group of settings that a setting may be besides None."""
+    args = get_args(annotation)
+    groups = [a for a in args if isinstance(a, type) and issubclass(a, BaseModel)]
+    return groups[0] if groups and type(None) in args else None
 
 
 def type_name(annotation: Any) -> str:

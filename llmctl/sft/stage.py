@@ -5,17 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from llmctl.console import Console
 from llmctl.errors import UserError
 from llmctl.generate.engine import Engine
+from llmctl.model.chat_format import OURS, format_of
 from llmctl.model.folder import load_model, save_model
+from llmctl.model.lora import add_adapters, merge_adapters
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.model.transformer import Transformer
-from llmctl.model.vocabulary import with_chat_tokens
+from llmctl.model.vocabulary import for_conversations
 from llmctl.sft.answers import Questions
 from llmctl.sft.config import SftConfig
-from llmctl.sft.data import Data, Rendered, load, rendered
-from llmctl.train import estimate
+from llmctl.sft.data import Data, Rendered, calls_tools, load, rendered
+from llmctl.sft.shown import show
+from llmctl.train import distributed, estimate
 from llmctl.train.device import best_device
 from llmctl.train.evaluate import mean_loss
 from llmctl.train.loop import Hook, Outcome, train
@@ -23,8 +28,10 @@ from llmctl.train.loss import lm_loss
 from llmctl.train.packing import Packed, PackedSource, pack, statistics
 from llmctl.train.settings import TrainSettings
 from llmctl.workspace import Artifact, Workspace
+from llmctl.workspace.files import write_atomic
 
 _HELD_OUT_ROWS = 64  # packed rows that the held-out loss is taken over
+_NAMED = 5  # of each kind of trouble in the data; all of them stand in the model's folder
 
 
 @dataclass
@@ -40,23 +47,36 @@ class Job:
     heldout: Packed
     rows: int
     settings: TrainSettings  # with the steps filled in
+    added: int  # tokens that the model did not know
+
+    @property
+    def at_once(self) -> int:
+        """Rows in one pass. Under torchrun passes are of about one size: each process must get rows of every one."""
+        most = self.config.rows_at_once
+        return most if distributed.size() == 1 else -(-self.rows // -(-self.rows // most))
 
 
 def job(config: SftConfig, workspace: Workspace) -> Job:
     """Read, render and pack. UserError where nothing is left to train on."""
-    model, tokenizer = with_chat_tokens(*load_model(workspace.resolve(config.model, ("model",), files=True).path))
+    model, known = load_model(workspace.resolve(config.model, ("model",), files=True).path)
     length = config.context or model.config.context
     if length > model.config.context:
         raise UserError(
             f"context is {length:,}; model {config.model!r} was made for {model.config.context:,}",
             fix=f"--set context={model.config.context}",
         )
-    data = load(config.conversations, config.heldout_share, workspace)
+    drop = config.answer_first == "drop"
+    data = load(config.conversations, config.heldout_share, workspace, config.trees, config.values, drop)
+    if data.silent and config.unanswered == "error":
+        raise UserError(
+            f"{len(data.silent):,} conversations have nothing to train on, the first: {data.silent[0]}",
+            fix="take them out, or --set unanswered=skip",
+        )
+    model, tokenizer = for_conversations(model, known, calls_tools([*data.train, *data.heldout]))
     examples = rendered(data.train, tokenizer, length)
     if not examples.examples:
         raise UserError(
-            f"nothing to train on: {examples.too_long:,} conversations are longer than {length:,} tokens, "
-            f"{examples.silent:,} have no answer of an assistant",
+            f"nothing to train on: all {examples.too_long:,} conversations are longer than {length:,} tokens",
             ", ".join(config.conversations),
         )
     packed = pack(examples.examples, length)
@@ -64,24 +84,45 @@ def job(config: SftConfig, workspace: Workspace) -> Job:
     steps = config.train.steps or max(1, round(config.epochs * len(packed) / rows))
     heldout = pack(rendered(data.heldout, tokenizer, length).examples, length)
     settings = config.train.model_copy(update={"steps": steps})
-    return Job(config, model, tokenizer, data, examples, packed, heldout, rows, settings)
+    added = tokenizer.vocab_size - known.vocab_size
+    return Job(config, model, tokenizer, data, examples, packed, heldout, rows, settings, added)
 
 
 def run(config: SftConfig, workspace: Workspace, console: Console) -> Artifact:
     """Fine-tune the model that `config` names and save it as another."""
     work = job(config, workspace)
     say(work, console)
-    source = PackedSource(work.packed, work.rows, config.rows_at_once, config.seed)
+    source = PackedSource(work.packed, work.rows, work.at_once, config.seed)
     with workspace.build(config) as build:
-        model = work.model.to(best_device())
+        model = adapted(work).to(best_device())
         questions = Questions(
             Engine(model, work.tokenizer, config.train.precision), work.data, config.eval_items, config.eval_new_tokens
         )
         hooks = [Hook(config.eval_every, HeldOutLoss(work)), Hook(0, Asked(questions, console))]
         outcome = train(model, source, lm_loss, work.settings, build=build, console=console, title="sft", hooks=hooks)
-        build.figures |= figures(work, outcome, build.metrics.rows())
+        learned = learning(model)
+        if config.lora:
+            merge_adapters(model)
+        if work.data.skipped:
+            write_atomic(build.path / "left_out.txt", "".join(f"{line}\n" for line in work.data.skipped))
+        build.figures |= {**figures(work, outcome, build.metrics.rows()), "trained_parameters": learned}
         save_model(build.path, model, work.tokenizer, card(work, build.figures))
     return build.done()
+
+
+def adapted(work: Job) -> Transformer:
+    """The model to train, with adapters where the settings ask for them."""
+    lora = work.config.lora
+    if lora:
+        torch.manual_seed(work.config.seed)
+        tables = lora.tables is True or (lora.tables == "auto" and work.added > 0)
+        add_adapters(work.model, lora.rank, lora.alpha, lora.dropout, lora.targets, tables)
+    return work.model
+
+
+def learning(model: Transformer) -> int:
+    """Parameters that are trained."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def plan(config: SftConfig, workspace: Workspace) -> list[tuple[str, str]]:
@@ -91,6 +132,8 @@ def plan(config: SftConfig, workspace: Workspace) -> list[tuple[str, str]]:
     shape, tokens = work.model.config, work.settings.steps * work.rows * length
     return [
         ("model", f"{config.model}, {shape.parameters():,} parameters"),
+        *([("adapters", f"rank {config.lora.rank}; {learning(adapted(work)):,} parameters")] if config.lora else []),
+        ("chat format", form_of(work)),
         ("conversations", f"{len(work.examples.examples):,} to train on, {len(work.data.heldout):,} held out"),
         ("left out", left_out(work)),
         ("packed", f"{found['rows']:,} rows of {length}, {found['filled']:.0%} full"),
@@ -107,7 +150,9 @@ class HeldOutLoss:
     work: Job
 
     def __call__(self, step: int, model: Any) -> dict[str, Any]:
-        """Measure; nothing where nothing was held out."""
+        """Measure; nothing where nothing was held out, or another process does it."""
+        if distributed.rank():
+            return {}
         heldout = self.work.heldout
         rows = range(min(len(heldout), _HELD_OUT_ROWS))
         batches = [heldout.batch(rows[at : at + 16]) for at in range(0, len(rows), 16)]
@@ -122,8 +167,8 @@ class Asked:
     console: Console
 
     def __call__(self, step: int, model: Any) -> dict[str, Any]:
-        """Ask them all."""
-        found = self.questions.ask()
+        """Ask them all, in one process."""
+        found = {} if distributed.rank() else self.questions.ask()
         if found:
             kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in found["right_by_kind"].items())
             right, formatted = found["heldout_right"], found["heldout_formatted"]
@@ -137,15 +182,30 @@ def say(work: Job, console: Console) -> None:
     """What was read, and what of it is left out."""
     for line in work.data.formats:
         console.info(f"sft: {line}")
-    for line in work.data.skipped[:3]:
-        console.warn(f"skipped {line}")
-    if len(work.data.skipped) > 3:
-        console.warn(f"and {len(work.data.skipped) - 3:,} more rows that could not be read")
+    name_first(work.data.skipped, "left out", console)
+    name_first([repr(text) for text in work.data.guesses], "states its result before the reasoning", console)
+    if work.data.unfilled:
+        names = ", ".join(sorted(work.data.unfilled))
+        console.warn(f"names in double braces stay in the text: {names}; fill them with --set values.NAME=...")
+    show(work.examples.examples[0], work.tokenizer, form_of(work), console)
     found = statistics(work.packed)
     console.info(
         f"sft: {len(work.examples.examples):,} conversations in {found['rows']:,} rows ({found['filled']:.0%} full), "
         f"{work.settings.steps:,} updates of {work.rows} rows; left out: {left_out(work)}"
     )
+
+
+def name_first(lines: list[str], what: str, console: Console) -> None:
+    """The first of them each on a line, and how many there are."""
+    for line in lines[:_NAMED]:
+        console.warn(f"{what}: {line}")
+    if len(lines) > _NAMED:
+        console.warn(f"{what}: {len(lines) - _NAMED:,} more, {len(lines):,} in all")
+
+
+def form_of(work: Job) -> str:
+    """The chat format that the model is trained in, by name."""
+    return (format_of(work.tokenizer) or OURS).name
 
 
 def left_out(work: Job) -> str:
@@ -155,7 +215,7 @@ def left_out(work: Job) -> str:
         "unreadable": len(data.skipped),
         "too long": found.too_long,
         "shortened to the answers that fit": found.shortened,
-        "without an answer": found.silent,
+        "that state the result first": data.dropped,
         "with a held-out question": data.overlap,
     }
     return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "nothing"
@@ -174,7 +234,8 @@ def figures(work: Job, outcome: Outcome, log: list[dict[str, Any]]) -> dict[str,
         "skipped_rows": len(work.data.skipped),
         "shortened": work.examples.shortened,
         "too_long": work.examples.too_long,
-        "without_answer": work.examples.silent,
+        "answer_first": len(work.data.guesses),
+        "chat_format": form_of(work),
         "overlap": work.data.overlap,
         "rows_filled": learned["filled"],
         "trained_tokens": learned["trained_tokens"],

@@ -142,3 +142,35 @@ def test_ultrachat_as_it_is_published_in_both_forms(tmp_path: Path) -> None:
         file = tmp_path / "u.jsonl"
         file.write_text(json.dumps(row))
         assert read_conversations(file).rows[0]["messages"] == turns
+
+
+def test_parquet_and_where_it_is_damaged(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    pq.write_table(pa.Table.from_pylist([{"prompt": "hi", "messages": turns}] * 3), tmp_path / "train.parquet")
+    assert [row["messages"] for row in read_conversations(tmp_path).rows] == [turns] * 3
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 and nothing more")
+    found = read_conversations(tmp_path)
+    assert len(found.rows) == 3 and str(found.skipped[0]).startswith("b.parquet:1: the file is damaged")
+
+
+def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked = []
+
+    def load(repo: str, config: str | None, split: str, streaming: bool) -> list[dict[str, Any]]:
+        asked.append((repo, config, split, streaming))
+        if repo == "org/none":
+            raise ConnectionError("no such thing\nat all")
+        return [{"data": ["hi", "hello"]}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert read_conversations("hf:org/talks").format == "ultrachat"
+    read_conversations("hf:org/talks:small@train_sft")
+    assert asked == [("org/talks", None, "train", True), ("org/talks", "small", "train_sft", True)]
+    with pytest.raises(UserError, match="hub: no such thing") as told:
+        read_conversations("hf:org/none")
+    assert "hf:org/none" in str(told.value)

@@ -118,8 +118,8 @@ def test_an_answer_is_never_cut(workspace):
     assert not exactly.shortened and len(exactly.examples[0][0]) == sizes[2]
     none = sft_data.rendered([four], tokenizer, sizes[0] - 2)
     assert none.too_long == 1 and not none.examples
-    silent = sft_data.rendered([{"messages": turn[:1]}], tokenizer, 64)
-    assert silent.silent == 1
+    with pytest.raises(UserError, match="nothing to train on"):
+        sft_data.rendered([{"messages": turn}, {"messages": turn[:1]}], tokenizer, 64)
 
 
 def test_nothing_that_fits_is_a_mistake_with_a_reason(workspace, console):
