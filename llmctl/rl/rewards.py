@@ -11,7 +11,7 @@ import torch
 
 from llmctl.errors import UserError
 from llmctl.generate.engine import Sample
-from llmctl.model.folder import load_reward_model, read_config
+from llmctl.model.folder import load_reward_model, reward_scale
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.model.transformer import RewardModel
 from llmctl.rl.config import RewardSettings
@@ -50,13 +50,13 @@ class Rollout:
 class Judge:
     """A reward model that reads the very ids that were sampled, at their last token.
 
-    A score is shifted by the bias that its training recorded, so that 0 is the mean over replies like those it was
-    measured on, and 1 their standard deviation (arXiv 1909.08593, section 2.1): weights then mean the same whoever
-    judges.
+    A score becomes a reward by the gain and bias that its training recorded: 0 is the mean over replies of the model
+    that it was trained from, and 1 their standard deviation (arXiv 1909.08593, section 2.2), so that weights mean the
+    same whoever judges.
     """
 
-    def __init__(self, model: RewardModel, bias: float = 0.0, batch_size: int = 64) -> None:
-        self.model, self.bias, self.batch_size = model, bias, batch_size
+    def __init__(self, model: RewardModel, bias: float = 0.0, gain: float = 1.0, batch_size: int = 64) -> None:
+        self.model, self.bias, self.gain, self.batch_size = model, bias, gain, batch_size
 
     @torch.no_grad()
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float]:
@@ -74,7 +74,7 @@ class Judge:
             with autocast("auto", device):
                 scores = self.model(ids.to(device), lengths.to(device))
             for i, score in zip(part, scores.tolist(), strict=True):
-                found[i] = score + self.bias
+                found[i] = self.gain * score + self.bias
         return found
 
 
@@ -130,5 +130,4 @@ def open_judge(path: Path, tokenizer: Tokenizer, device: torch.device) -> Judge:
         raise UserError(
             "the reward model has another tokenizer than the model", str(path), "train both from the same sft model"
         )
-    bias = read_config(path).get("reward_bias", 0.0)
-    return Judge(model.eval().requires_grad_(False).to(device), float(bias) if isinstance(bias, (int, float)) else 0.0)
+    return Judge(model.eval().requires_grad_(False).to(device), *reward_scale(path))
