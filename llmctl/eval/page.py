@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmctl.eval.compare import NOTE, difference, p_value, side_by_side, verdict
 from llmctl.eval.questions import LOSS, PAIRS
 from llmctl.eval.scores import ALL
 from llmctl.eval.summary import compared, models_of, percent, score_rows, task_name
@@ -126,21 +127,29 @@ def _form_table(results: Mapping[str, Any]) -> html.Html:
 
 
 def _paired_table(results: Mapping[str, Any]) -> html.Html:
+    """Two models: all scores side by side. More: every pair of them, task by task."""
     rows = [
         [
-            f"{c['second']} against {c['first']}",
-            task_name(c["task"]),
+            task_name(r["task"], r["group"]), _score(r["first"]), _score(r["second"]), difference(r), p_value(r),
+            html.tag("b", verdict(r)),
+        ]
+        for r in side_by_side(results)
+    ]  # fmt: skip
+    told = [html.paragraph(compared(c)) for c in results["paired"] if c["task"] == ALL]
+    if rows:
+        columns = ["task", *(m["label"] for m in results["models"]), "difference", "p, adjusted", ""]
+        return html.Html("".join(told) + html.table(columns, rows) + html.paragraph(NOTE))
+    rows = [
+        [
+            f"{c['second']} against {c['first']}", task_name(c["task"]),
             html.interval(f"{100 * c['difference']:+.1f}", f"{100 * c['low']:+.1f}", f"{100 * c['high']:+.1f}"),
-            c["only_second"],
-            c["only_first"],
-            f"{c['p']:.2g}" if c["p"] >= 1e-4 else "< 0.0001",
+            c["only_second"], c["only_first"], f"{c['p']:.2g}" if c["p"] >= 1e-4 else "< 0.0001",
         ]
         for c in results["paired"]
-    ]
-    columns = ("models", "task", "difference, points", "only the first named right", "only the other right", "p")
+    ]  # fmt: skip
+    columns = ["models", "task", "difference, points", "only the first named right", "only the other right", "p"]
     if not rows:
         return html.Html("")
-    told = [html.paragraph(compared(c)) for c in results["paired"] if c["task"] == ALL]
     return html.Html("".join(told) + html.folded("Task by task", html.table(columns, rows)))
 
 

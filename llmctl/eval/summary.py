@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmctl.eval import compare
+from llmctl.eval.compare import side_by_side
 from llmctl.eval.questions import LOSS, PAIRS
 from llmctl.eval.scores import ALL
 from llmctl.report.markdown import table
@@ -15,8 +17,11 @@ NAMES = {ALL: "all items", LOSS: "bits per byte", PAIRS: "pairs of answers"}
 def markdown(results: Mapping[str, Any]) -> str:
     """A table of the scores, models as columns, and a line for each comparison of two models.
 
-    Of the groups only known and made-up names are told apart: they ask for opposite things.
+    Two models stand side by side with their differences. Of the groups only known and made-up names are told apart:
+    they ask for opposite things.
     """
+    if side_by_side(results):
+        return compare.markdown(results, task_name, value)
     labels = [m["label"] for m in results["models"]]
     shown = [[task_name(*key), *cells] for key, cells in score_rows(results) if not key[1] or key[0] == "names"]
     lines = [table(["task", *labels], shown)]
