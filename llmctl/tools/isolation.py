@@ -38,6 +38,7 @@ def enter(readable: Sequence[str]) -> None:
     for name, text in (("setgroups", "deny"), ("uid_map", f"1000 {user} 1"), ("gid_map", f"1000 {group} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
+    _check(_libc.sethostname(b"sandbox", 7), "the host's name cannot be hidden")
     _mount("", "/", "", _RECURSIVE | _PRIVATE)
     # Opened before the tmpfs hides what may lie below /tmp.
     folders = [(path, os.open(path, _PATHS_ONLY)) for path in readable]

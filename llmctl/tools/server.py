@@ -160,7 +160,7 @@ def _child(out: int, request: dict[str, Any], library: list[str], scratch: str |
     status = 1
     try:
         os.dup2(out, 1)
-        os.closerange(3, 256)
+        os.closerange(3, 1024)
         # A new object, since the server's own was opened on another kind of file.
         said = io.BufferedWriter(io.FileIO(1, "w", closefd=False))
         sys.stdout = io.TextIOWrapper(said, "utf-8", "backslashreplace", line_buffering=True)

@@ -84,7 +84,9 @@ def _fenced(code: str) -> str:
 def _mbpp(row: dict[str, Any], heldout: bool) -> Item:
     tests = [str(t).replace("\r", "") for t in row["test_list"]]
     question = f"{row['text']}\nYour code should pass these tests:\n" + "\n".join(tests)
-    answer = str(row.get("test_setup_code") or "") + _SPLIT + "\n".join(tests)
+    # The set-up builds on classes of the reply, so it stands behind it.
+    setup = str(row.get("test_setup_code") or "").replace("\r", "")
+    answer = _SPLIT + "\n".join([setup, *tests])
     reply = _fenced(str(row["code"]).replace("\r", ""))
     return Item("code", question, answer, "code", conversation(question, reply), heldout, group="mbpp")
 

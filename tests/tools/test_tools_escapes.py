@@ -98,6 +98,7 @@ ATTEMPTS = {
     "the raw socket module": "import _socket; _socket.socket(); print('GOT')",
     "a web page": "import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/', timeout=1); print('GOT')",
     "a name": "import socket; socket.getaddrinfo('example.com', 80); print('GOT')",
+    "the host's name": "import os; print('GOT' if os.uname().nodename == '{host}' else '')",
     # rights and limits
     "become root": "import os; os.setuid(0); print('GOT')",
     "another group": "import os; os.setgroups([0]); print('GOT')",
@@ -154,7 +155,7 @@ def test_attempts_fail_and_harm_nothing(attempt, hook, tmp_path, monkeypatch, li
     victim.write_text("whole")
     mode = victim.stat().st_mode
     code = ATTEMPTS[attempt].format(
-        victim=victim, folder=tmp_path, port=tcp.getsockname()[1], unix=path, pid=os.getpid()
+        victim=victim, folder=tmp_path, port=tcp.getsockname()[1], unix=path, pid=os.getpid(), host=os.uname().nodename
     )
     said = run_python(code, hook=hook)
     assert "GOT" not in said, said

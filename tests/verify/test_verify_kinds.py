@@ -431,7 +431,13 @@ def test_hostile_replies_get_a_verdict_at_once(row: dict, form: str) -> None:
         assert not verdict.correct and len(verdict.answer or "") <= 2000, reply[:60]
         # Not how fast it is, but that it ends: each of these took minutes, or all memory, in a naive form.
         assert time.process_time() - begun < 2, reply[:60]
-        strict(reply), flexible(reply)
+
+
+def test_hostile_replies_are_extracted_from_at_once() -> None:
+    for reply in HOSTILE:
+        begun = time.process_time()
+        assert isinstance(strict(reply) + flexible(reply), str)
+        assert time.process_time() - begun < 2, reply[:60]
 
 
 @settings(max_examples=400, deadline=None)
