@@ -41,6 +41,38 @@ FINEWEB = ["filter.workers=2"]
 
 SITE = ["crawl.max_pages=60", "crawl.politeness.delay=0.0"]
 
+_SMALL_CHAT = ["crawl.max_pages=40", "tokenize.vocab_size=512", "pretrain.depth=1", "pretrain.context=128",
+               "pretrain.train.steps=4", "sft.train.steps=4", "sft.eval_items=4"]  # fmt: skip
+
+R1_ZERO = [
+    *_SMALL_CHAT,
+    "seen.mix={sums: 60}",
+    "seen.heldout=6",
+    "rare.mix={sums: 60}",
+    "rare.heldout=6",
+    "zero.train.steps=2",
+    "zero.rollouts={prompts: 4, group: 2, max_new_tokens: 12}",
+    "zero.eval_items=4",
+]
+
+RLHF = [
+    *_SMALL_CHAT,
+    "lessons.mix={sums: 40, names: 40, identity: 20}",
+    "lessons.heldout=4",
+    "preferences.mix={preferences: 40}",
+    "preferences.heldout=8",
+    "preferences-gold.mix={preferences: 40}",
+    "preferences-gold.heldout=8",
+    "judge.train.steps=3",
+    "gold.train.steps=3",
+    *(f"{name}.train.steps=3" for name in ("ppo", "grpo", "dpo")),
+    *(f"{name}.eval_items=4" for name in ("ppo", "grpo", "dpo")),
+    *(f"{name}.guard.items=4" for name in ("ppo", "grpo")),
+    "ppo.rollouts={prompts: 6, group: 1, max_new_tokens: 12}",
+    "grpo.rollouts={prompts: 3, group: 2, max_new_tokens: 12}",
+    "dpo.rollouts.prompts=4",
+]
+
 
 def flags(sets: list[str]) -> list[str]:
     """The overrides as command-line words."""
