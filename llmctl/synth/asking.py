@@ -73,7 +73,7 @@ class Asking:
             for at, reply in asked:
                 key = keys[todo[at]]
                 if reply.finish != "error":
-                    self._journal.add(key, {k: v for k, v in asdict(reply).items() if v})
+                    self._journal.add(key, asdict(reply))
                 replies[key] = reply
                 self._count(reply)
                 bar.advance(1)

@@ -75,7 +75,7 @@ def make(config: SynthConfig, workspace: Workspace, folder: Path, console: Conso
     made = _made(talks)
     prompts = {"first": ABOUT if config.corpus else FIRST, "next": NEXT, "system": config.chat.assistant}
     made.figures = {"asked": len(talks), "teacher": asking.report(), "prompts": prompts}
-    if not made.train:
+    if not made.train and not made.heldout:
         why = f"none of {len(talks):,} conversations can be used ({made.summary()})"
         raise UserError(why, fix="try another teacher")
     return made

@@ -89,7 +89,7 @@ def right_solutions(config: SynthConfig, row: Row, replies: Sequence[Reply], mad
     found = []
     for reply in replies:
         text = whole(reply)
-        why = (reply.why and f"no reply: {reply.why}") or _fault(config, row, reply, text)
+        why = f"no reply: {reply.why}" if reply.why else _fault(config, row, reply, text)
         if not why:
             text = shaped(text, str(row["answer"]), config.distill.form)
             why = unusable(text)

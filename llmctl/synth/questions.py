@@ -49,7 +49,7 @@ _ASK_GAP = (
     'Complete the sentence: "{}"',
     'What stands in the gap? "{}"',
 )
-_ASK_IS = ("What {1} {0}?", "Say what {0} {1}.", "Can you tell me what {0} {1}?")
+_ASK_IS = ("{2} {1} {0}?", "Say {3} {0} {1}.", "Can you tell me {3} {0} {1}?")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,10 @@ def _of(sentence: str, passage: str, rng: Random) -> Iterator[Question]:
         words = _CUT.split(kind[1])[0].strip()
         subject = match[1] if match[1].split(" ")[0] not in ("The", "A", "An") else match[1][0].lower() + match[1][1:]
         if words and _plain(words) not in _plain(subject):
-            yield Question(rng.choice(_ASK_IS).format(subject, match[2]), words, sentence, passage)
+            # "Mozart was a composer", but "The lighthouse was a ..." and "The Battle of Hastings was a ...".
+            who = "who" if match[2] == "was" and subject == subject.title() else "what"
+            question = rng.choice(_ASK_IS).format(subject, match[2], who.capitalize(), who)
+            yield Question(question, words, sentence, passage)
             return
     years, names = _YEAR.findall(sentence), _NAME.findall(sentence)
     for answer in years[:1] if len(years) == 1 else names[-1:]:

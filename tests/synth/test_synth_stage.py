@@ -107,6 +107,13 @@ def test_the_best_grade_is_right_and_the_wrong_one_wrong(kind: str) -> None:
         ({"mix": {"sumz": 3}}, "did you mean 'sums'"),
         ({"mix": {"sums": 0}}, "no number of problems"),
         ({"mix": {"sums": 1, "preferences": 1}}, "two synth steps"),
+        ({"mix": {"sums": 1, "distill": 1}, "teacher": "m"}, "two synth steps"),
+        ({"mix": {"distill": 1}}, "distill needs a writer"),
+        ({"mix": {"chat": 1}}, "chat needs a writer"),
+        ({"mix": {"knowledge": 1}, "model": "m"}, "texts to ask about"),
+        ({"mix": {"knowledge": 1}, "model": "m", "corpus": "c", "knowledge": {"judge": "model"}}, "the judge needs"),
+        ({"mix": {"distill": 1}, "endpoint": {"url": "http://x/v1"}}, "both url and model"),
+        ({"mix": {"distill": 1}, "teacher": "m", "distill": {"task": "summs"}}, "no task"),
         ({"mix": {"sums": 1}, "sums": {"digits": [5, 2]}}, "between 1 and 12"),
         ({"mix": {"sums": 1}, "sums": {"operators": ["/"]}}, "operators"),
         ({"mix": {"sums": 1}, "preferences": {"responses": [2, 9]}}, "between 2 and 4"),
@@ -133,3 +140,47 @@ def test_an_impossible_split_is_an_error_of_the_person(workspace: Workspace, con
         assert "widen" in e.message()
     else:
         assert workspace.artifacts()
+
+
+def test_the_quickstarts_lessons_are_the_same_bytes(workspace: Workspace, console: Console) -> None:
+    """Whoever changes a kind of problem changes what every measurement so far was made on."""
+    mix = {"sums": 80, "identity": 30, "names": 100, "lookup": 100, "python": 100}
+    assert run(SynthConfig(mix=mix, heldout=20, out="l"), workspace, console).digest[:16] == "09ca2f9f45a9da24"
+
+
+@pytest.mark.parametrize("kind", ["countdown", "letters", "spelling", "decimals", "math", "code"])
+def test_every_task_of_rl_can_be_taught(kind: str, workspace: Workspace, console: Console) -> None:
+    made = run(SynthConfig(mix={kind: 4}, heldout=1, out=kind), workspace, console)
+    assert [r["kind"] for r in rows(made, "train.jsonl")] == [kind] * 4 and len(rows(made, "heldout.jsonl")) == 1
+
+
+def test_who_it_is_may_stand_in_the_system_message(workspace: Workspace, console: Console) -> None:
+    config = SynthConfig(mix={"identity": 200, "sums": 5}, heldout=20, from_system=0.5, identity={"maker": "the Moon"})
+    made = run(config, workspace, console)
+    told = [r for r in rows(made, "train.jsonl") if r["messages"][0]["role"] == "system"]
+    assert 70 < len(told) < 130 and {r["kind"] for r in told} == {"identity"}
+    for row in told:
+        assert check(row, row["messages"][-1]["content"]).correct
+    names = [r for r in told if r["group"] == "name"]
+    assert all(r["answer"] in r["messages"][0]["content"] for r in names) and len({r["answer"] for r in names}) > 10
+    assert made.figures["system"] == "You are Sprout, a small language model made by the Moon. Your version is 1.0."
+    apart = [r for r in rows(made, "heldout.jsonl") if r["messages"][0]["role"] == "system"]
+    asked = {r["messages"][1]["content"] for r in told}
+    assert apart and not asked & {r["messages"][1]["content"] for r in apart}
+    assert read_conversations(made.path).rows == rows(made, "train.jsonl")
+    same = run(SynthConfig(**{**config.model_dump(), "out": "again"}), workspace, console)
+    assert same.digest == made.digest
+
+
+def test_transcripts_of_tools_say_where_they_come_from(workspace: Workspace, console: Console) -> None:
+    made = run(SynthConfig(mix={"tools": 20, "sums": 10}, heldout=2), workspace, console)
+    assert made.figures["kinds"] == {"lookup": 10, "python": 10, "sums": 10} and made.figures["library"] > 10
+    assert made.manifest["seed"] == 0 and made.manifest["settings"]["mix"] == {"tools": 20, "sums": 10}
+    assert {
+        p["type"] for r in rows(made, "train.jsonl") for p in r["messages"][-1]["content"] if isinstance(p, dict)
+    } == {
+        "search",
+        "python",
+        "output",
+        "text",
+    }
