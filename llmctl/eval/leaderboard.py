@@ -15,6 +15,7 @@ from llmctl.eval.ratings import ELO, Game, bootstrap, bradley_terry, interval
 from llmctl.report.markdown import table
 from llmctl.workspace import Artifact, Workspace
 
+_NAMES = {"all": "all items", "bits_per_byte": "bits per byte", "pairs": "pairs of answers"}
 _TIMES = 200  # bootstrap resamples: a leaderboard is looked at often, and should come at once
 
 
@@ -55,7 +56,7 @@ def leaderboard(workspace: Workspace) -> dict[str, Any]:
     rows = []
     for digest, name in models.items():
         scores = {
-            _task(s): {k: s[k] for k in ("value", "low", "high", "n", "unit", "report")}
+            score_name(s): {k: s[k] for k in ("value", "low", "high", "n", "unit", "report")}
             for s in evals_of(workspace, digest)
         }
         mine = {judge: board[digest] for judge, board in ratings.items() if digest in board}
@@ -90,6 +91,12 @@ def cell(score: Mapping[str, Any] | None) -> str:
     if score["low"] is None:
         return value
     return f"{value} ({scale * score['low']:.{digits}f} – {scale * score['high']:.{digits}f})"
+
+
+def scores_table(scores: Sequence[Mapping[str, Any]]) -> str:
+    """One model's scores for its card."""
+    rows = [(score_name(s), cell(s), s["n"], f"{s['report']}, {s['date']}") for s in scores]
+    return table(["task", "score (95 % interval)", "items", "report"], rows)
 
 
 def _ratings(workspace: Workspace, models: Mapping[str, str]) -> dict[str, dict[str, dict[str, float]]]:
@@ -137,10 +144,10 @@ def _rating(found: Mapping[str, float] | None) -> str:
     return f"{found['rating']:.0f} ({found['low']:.0f} – {found['high']:.0f})" if found else ""
 
 
-def _task(score: Mapping[str, Any]) -> str:
-    from llmctl.eval.summary import task_name
-
-    return task_name(score["task"], score["group"] or "")
+def score_name(score: Mapping[str, Any]) -> str:
+    """A score's name as a person reads it."""
+    name = _NAMES.get(score["task"], score["task"])
+    return f"{name}: {score['group']}" if score["group"] else str(name)
 
 
 def _sound(model: Artifact) -> bool:

@@ -14,6 +14,7 @@ from typing import get_args
 from llmctl.errors import UserError, nearest
 from llmctl.model.export.formats import Format, GgufType
 from llmctl.workspace import Artifact, Foreign, Workspace
+from llmctl.workspace.card import with_scores
 from llmctl.workspace.files import fsync_dir, fsync_file
 
 
@@ -47,7 +48,7 @@ def export_model(workspace: Workspace, name: str, folder: Path, format: str, typ
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        notes = _write(source, beside, format, type or "f16", folder.name)
+        notes = _write(workspace, source, beside, format, type or "f16", folder.name)
         _flush(beside)
         beside.rename(folder)
     finally:
@@ -57,7 +58,9 @@ def export_model(workspace: Workspace, name: str, folder: Path, format: str, typ
     return Exported(folder, files, notes)
 
 
-def _write(source: Artifact | Foreign, folder: Path, format: str, type: str, called: str) -> list[str]:
+def _write(
+    workspace: Workspace, source: Artifact | Foreign, folder: Path, format: str, type: str, called: str
+) -> list[str]:
     """Put the files into `folder`. Returns the notes."""
     from llmctl.model.folder import is_reward_model, load_model, save_model
 
@@ -66,6 +69,7 @@ def _write(source: Artifact | Foreign, folder: Path, format: str, type: str, cal
             target = folder / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source.path / relative, target)
+        _write_scores(folder / "README.md", source, workspace)
         return []
     if is_reward_model(source.path):
         raise UserError(
@@ -88,6 +92,14 @@ def _write(source: Artifact | Foreign, folder: Path, format: str, type: str, cal
     chats = is_chat_model(source, tokenizer.chats)
     name = (source.name if isinstance(source, Artifact) else source.path.stem) or called
     return write_gguf(folder / f"{name}-{type}.gguf", model, tokenizer, type, chats)
+
+
+def _write_scores(card: Path, model: Artifact, workspace: Workspace) -> None:
+    """Put what the workspace's reports say about the model into its card."""
+    from llmctl.eval.leaderboard import evals_of, scores_table
+
+    if (found := evals_of(workspace, model.digest)) and card.is_file():
+        card.write_text(with_scores(card.read_text(encoding="utf-8"), scores_table(found)), encoding="utf-8")
 
 
 def _check(value: str, known: tuple[str, ...], what: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmctl.console import Console
 from llmctl.errors import UserError, nearest
+from llmctl.eval.leaderboard import cell, evals_of, score_name
 from llmctl.filter.counts import funnel_rows
 from llmctl.pipeline.execute import headline, human_bytes, human_seconds
 from llmctl.workspace import KINDS, Artifact, Workspace
@@ -42,7 +43,8 @@ def show_listing(rows: list[dict[str, Any]], workspace: Workspace, console: Cons
 
 def described(artifact: Artifact, workspace: Workspace) -> dict[str, Any]:
     """The manifest with the lineage below it."""
-    return {**artifact.manifest, "bytes": artifact.bytes, "lineage": lineage(artifact, workspace)}
+    found = {**artifact.manifest, "bytes": artifact.bytes, "lineage": lineage(artifact, workspace)}
+    return found | ({"evals": evals_of(workspace, artifact.digest)} if artifact.kind == "model" else {})
 
 
 def lineage(artifact: Artifact, workspace: Workspace) -> list[dict[str, Any]]:
@@ -75,6 +77,9 @@ def show_artifact(artifact: Artifact, workspace: Workspace, console: Console) ->
         console.print(f"  {head}")
     if artifact.kind == "corpus":
         _funnel(artifact, console)
+    if artifact.kind == "model":
+        scores = evals_of(workspace, artifact.digest)
+        _section("evals", [(score_name(s), f"{cell(s)}  {s['report']}, {s['date']}") for s in scores], console)
     _section("settings", _flat(m["settings"]), console)
     _section("files", [(f["path"], human_bytes(f["bytes"])) for f in m["files"]], console)
     console.print("lineage")

@@ -22,6 +22,7 @@ from typing import Any
 
 from llmctl import __version__
 from llmctl.workspace.artifact import Artifact, Foreign
+from llmctl.workspace.card import finish_card
 from llmctl.workspace.files import fsync_dir, fsync_file, is_torn, sha256_file, sha256_json, write_json
 from llmctl.workspace.lock import Lock
 from llmctl.workspace.metrics import Metrics
@@ -144,6 +145,8 @@ class Build:
 
     def _seal(self) -> None:
         """Hash, fsync and list every file, then write the manifest: from there on the folder is whole."""
+        if self.kind == "model":
+            finish_card(self.path, self.stage, self.seed, self.inputs, self.figures)
         files = []
         for p in sorted(p for p in self.path.rglob("*") if p.is_file()):
             relative = p.relative_to(self.path)
