@@ -1,7 +1,7 @@
 """Linux's own walls around a process: namespaces, a file system of its own, no rights, few system calls.
 
 What bubblewrap does, done here through ctypes, because bubblewrap is a program that few machines have, and because it
-starts a new interpreter for every call, which costs forty times what a fork inside finished walls does.
+starts a new interpreter for every call, where a fork inside finished walls is enough.
 """
 
 from __future__ import annotations
