@@ -113,6 +113,8 @@ class Server:
                 pass
         except (OSError, h11.LocalProtocolError, asyncio.TimeoutError):
             pass  # the client has left, or takes nothing
+        except asyncio.CancelledError:
+            pass  # the server is being stopped; this is where the task began, so nobody above waits to hear of it
         finally:
             self.open -= 1
             connection.close()

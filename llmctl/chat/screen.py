@@ -24,7 +24,6 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.footer = ""
 
     def note(self, text: str) -> None:
         """A line that is not the model's."""
@@ -46,6 +45,9 @@ class Screen:
         """A piece of a reply; `quiet` ones are tool calls and their results, or what was typed itself."""
         sys.stdout.write(safe(text))
         sys.stdout.flush()
+
+    def foot(self, text: str) -> None:
+        """Figures about a reply, which only a person wants to see."""
 
     def end(self) -> None:
         """The reply is over."""

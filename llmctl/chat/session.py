@@ -62,23 +62,24 @@ class Session:
             self.made = Turn(prompt, sampling, self.replies - 1, ids, content, finish, tools is not None)
 
     def several(self, said: str, count: int) -> list[Turn]:
-        """`count` replies to `said`, of which `take` takes one up. `said` is noted."""
+        """`count` replies to `said`, of which `take` takes one up; until then nothing is noted."""
         aside = Session(self.speaker, self.sampling, self.system, list(self.messages), self.text)
         if self.speaker.chats:
             aside.messages.append({"role": "user", "content": said})
         else:
             aside.text += said
         found = several(self.speaker, aside.prompt(), self.sampling, count, self.replies)
-        self.messages, self.text, self.dropped = aside.messages, aside.text, aside.dropped
+        self.dropped = aside.dropped
         self.replies += count
         return found
 
-    def take(self, turn: Turn) -> None:
-        """Go on with one of `several`."""
+    def take(self, turn: Turn, said: str = "") -> None:
+        """Go on with `turn`, one of `several` replies to `said`."""
         if self.speaker.chats:
+            self.messages += [{"role": "user", "content": said}] if said else []
             self.messages.append({"role": "assistant", "content": turn.content})
         else:
-            self.text += str(turn.content)
+            self.text += said + str(turn.content)
         self.made = turn
 
     def prompt(self) -> list[int]:

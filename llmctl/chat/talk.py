@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from llmctl.chat.config import ChatConfig
@@ -44,7 +44,7 @@ class Talk:
     def reply(self, said: str) -> None:
         """Show the reply to `said` as it is made, and keep it."""
         if self.best > 1:
-            self.choose(self.session.several(said, self.best))
+            self.choose(said, self.session.several(said, self.best))
             return
         begun, count, marks = time.monotonic(), 0, Marks(self.session)
         if not self.session.speaker.chats:
@@ -62,10 +62,10 @@ class Talk:
         self.keep()
         self._footer(count, time.monotonic() - begun)
 
-    def choose(self, turns: list[Turn]) -> None:
-        """Take the best of several answers: the reward model's choice, else the person's."""
+    def choose(self, said: str, turns: list[Turn]) -> None:
+        """Take the best of several answers to `said`: the reward model's choice, else the person's."""
         speaker, session = self.session.speaker, self.session
-        before = session.dialogue()
+        before = [*session.dialogue(), {"role": "user", "content": said}]
         scores = None
         if self.judge is not None and speaker.chats:
             scores = self.judge.score([[*before, {"role": "assistant", "content": t.content}] for t in turns])
@@ -73,7 +73,7 @@ class Talk:
             score = f"  ({scores[i]:+.2f})" if scores else ""
             self.screen.note(f"[{i + 1}]{score} {words(speaker, turn)}")
         best = max(range(len(turns)), key=lambda i: scores[i]) if scores else self._asked(len(turns))
-        session.take(turns[best])
+        session.take(turns[best], said)
         self.screen.say(words(speaker, turns[best]), markdown=speaker.chats)
         self.screen.end()
         self.keep()
@@ -98,12 +98,10 @@ class Talk:
 
     def _asked(self, count: int) -> int:
         """Which of `count` the person takes; the first where nobody says."""
-        while self.screen.typed:
-            found = self.screen.ask(f"which one? 1-{count} [1] ").strip()
-            if not found:
-                break
-            if found.isdigit() and 1 <= int(found) <= count:
-                return int(found) - 1
+        with suppress(EOFError, KeyboardInterrupt):
+            while self.screen.typed and (found := self.screen.ask(f"which one? 1-{count} [1] ").strip()):
+                if found.isdigit() and 1 <= int(found) <= count:
+                    return int(found) - 1
         return 0
 
     def _footer(self, count: int, seconds: float) -> None:
@@ -115,7 +113,7 @@ class Talk:
         if made is not None:
             used = len(made.prompt) + len(made.ids)
             rate = count / max(seconds, 1e-6)
-            self.screen.footer = f"{self.session.speaker.name}  {rate:,.0f} tokens/s  {used:,} of {context:,} context"
+            self.screen.foot(f"{self.session.speaker.name} · {rate:,.0f} tokens/s · {used:,} of {context:,} context")
 
 
 class Marks:

@@ -15,6 +15,7 @@ from prompt_toolkit.completion import Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.shortcuts import CompleteStyle
 from rich.console import Console as Rich
 from rich.live import Live
 from rich.markdown import Markdown
@@ -34,7 +35,13 @@ class Terminal(Screen):
     def __init__(self, console: Console, history: str | None, markdown: bool) -> None:
         super().__init__(console)
         kept: History = FileHistory(history) if history else InMemoryHistory()
-        self._prompt: PromptSession[str] = PromptSession(history=kept, key_bindings=_keys(), multiline=True)
+        self._prompt: PromptSession[str] = PromptSession(
+            history=kept,
+            key_bindings=_keys(),
+            multiline=True,
+            complete_style=CompleteStyle.READLINE_LIKE,  # as in a shell; a menu would keep eight lines free for itself
+            complete_while_typing=False,
+        )
         self._rich = Rich(file=sys.stdout, highlight=False, soft_wrap=True)
         self._markdown = markdown
         self._block: _Block | None = None
@@ -48,8 +55,6 @@ class Terminal(Screen):
             prompt,
             default=default,
             completer=_Words(completions) if completions else None,
-            complete_while_typing=completions is not None,
-            bottom_toolbar=(lambda: self.footer) if self.footer else None,
             prompt_continuation=". ",
         )
 
@@ -71,6 +76,10 @@ class Terminal(Screen):
         self._fold = Fold()
         if not whole:
             self._rich.print()
+
+    def foot(self, text: str) -> None:
+        """A line of figures under a reply, dimmed. No toolbar: that needs a terminal that tells its cursor's place."""
+        self._rich.print(Text(text, style="dim"))
 
     def _part(self, text: str, thinking: bool, markdown: bool) -> None:
         if thinking:
