@@ -15,7 +15,7 @@ from pathlib import Path
 
 import files
 import pytest
-from small import FINEWEB, QUICKSTART, SITE, YOUR_DATA, flags
+from small import CI, FINEWEB, QUICKSTART, SITE, SWEEP, YOUR_DATA, flags
 
 from llmctl.pipeline.docs import refreshed
 
@@ -39,7 +39,14 @@ SMALL = {
 }
 
 
-RECIPES = {"your-data": YOUR_DATA, "quickstart": QUICKSTART, "site": SITE, "fineweb": FINEWEB}
+RECIPES = {
+    "your-data": YOUR_DATA,
+    "quickstart": QUICKSTART,
+    "site": SITE,
+    "fineweb": FINEWEB,
+    "sweep": SWEEP,
+    "ci": CI,  # last: other names hold these two letters
+}
 
 
 def commands() -> list[tuple[str, str]]:

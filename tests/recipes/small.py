@@ -73,6 +73,39 @@ RLHF = [
     "dpo.rollouts.prompts=4",
 ]
 
+CI = [
+    "crawl.max_pages=40",
+    "tokenize.vocab_size=512",
+    "pretrain.depth=1",
+    "pretrain.context=128",
+    "pretrain.train.steps=4",
+    "lessons.mix={identity: 20, names: 30, lookup: 20}",
+    "lessons.heldout=6",
+    "sft.train.steps=3",
+    "sft.eval_items=4",
+    "gate.items=4",
+    "gate.loss_tokens=2000",
+    "gate.max_new_tokens=12",
+    "gate.python=false",
+    "gate.fail_below=[identity=0]",
+    "gate.fail_above=[base/bits_per_byte=20]",
+    "answer.max_new_tokens=12",
+]
+
+# Sizes by width and not by depth: sixteen runs in as many seconds.
+SWEEP = [
+    "crawl.max_pages=40",
+    "tokenize.vocab_size=512",
+    "pretrain.depth=1",
+    "pretrain.context=64",
+    "pretrain.batch_tokens=256",
+    "pretrain.eval_tokens=1000",
+    *(f"d{d}-s{s}.model={{width: {32 * d}, head_dim: 32}}" for d in (1, 2, 3, 4) for s in (104, 208, 416, 832)),
+    *(f"d{d}-s{s}.train.steps={s // 52}" for d in (1, 2, 3, 4) for s in (104, 208, 416, 832)),
+    "scaling.scaling={hold_back: largest, bootstrap: 20}",
+    "scaling.fail_above=[]",
+]
+
 
 def flags(sets: list[str]) -> list[str]:
     """The overrides as command-line words."""
