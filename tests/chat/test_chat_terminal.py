@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,8 +109,8 @@ def test_the_repl_through_a_pty(workspace: Workspace, tmp_path: Path) -> None:
         child.expect("kept in conversations/corrections")
         child.send("\x12Hel")  # Ctrl-R finds what was typed
         child.expect("lo, friend")
-        child.send("\x03")  # ends the search
-        child.expect("> ")
+        child.send("\x07")  # ends the search
+        time.sleep(0.3)
         child.send("\x03")
         child.expect("Ctrl-C again")
         child.send("\x03")
