@@ -16,6 +16,7 @@ from random import Random
 
 from pydantic import model_validator
 
+from llmctl.errors import UserError
 from llmctl.recipe import Settings
 from llmctl.verify.expression import evaluate
 from llmctl.verify.forms import Form
@@ -32,6 +33,8 @@ _RULES = {
 }
 _EXPRESSION = re.compile(r"[-+*/() 0-9]{1,200}", re.ASCII)
 _ALIKE = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u2212": "-", "[": "(", "]": ")"})
+
+_DRAWS = 20_000
 
 _Term = tuple[int, str]  # a value and how it was written
 
@@ -68,8 +71,8 @@ class CountdownOptions(Settings):
 def draw(rng: Random, heldout: bool, options: CountdownOptions) -> Item:
     """A solvable problem: the target is what some expression of the numbers gives. Held out by numbers and target."""
     numbers, steps, (target, written) = draw_side(lambda: _solvable(rng, options), heldout)
-    misses = [_miss(rng, numbers, target) for _ in range(rng.randint(*options.tries))]
-    lines = [*misses, f"{', '.join(steps)}, yes"]
+    tries = (_miss(rng, numbers, target) for _ in range(rng.randint(*options.tries)))
+    lines = [*filter(None, tries), f"{', '.join(steps)}, yes"]
     question = rng.choice(_ASK).format(target, ", ".join(map(str, numbers)), _RULES[options.all])
     reply = "\n".join([*lines, f"The answer is {_bare(written)}."])
     answer = f"{target} from {'all of ' if options.all else ''}{' '.join(map(str, numbers))}"
@@ -97,14 +100,14 @@ def normal_expression(said: str) -> str:
 
 
 def _solvable(rng: Random, options: CountdownOptions) -> tuple[str, tuple[list[int], list[str], _Term]]:
-    while True:
+    for _ in range(_DRAWS):
         numbers = [rng.randint(1, options.largest) for _ in range(rng.randint(*options.numbers))]
         some = numbers if options.all else rng.sample(numbers, rng.randint(2, len(numbers)))
         steps, (target, written) = _combine(rng, some)
         if options.target[0] <= target <= options.target[1] and target not in numbers:
-            break
-    rng.shuffle(numbers)
-    return f"countdown {sorted(numbers)} {target}", (numbers, steps, (target, written))
+            rng.shuffle(numbers)
+            return f"countdown {sorted(numbers)} {target}", (numbers, steps, (target, written))
+    raise UserError("these numbers hardly ever reach such a target", fix="widen countdown's target, largest or numbers")
 
 
 def _combine(rng: Random, numbers: list[int]) -> tuple[list[str], _Term]:
@@ -128,10 +131,12 @@ def _whole(a: int, b: int, sign: str) -> bool:
 
 
 def _miss(rng: Random, numbers: list[int], target: int) -> str:
-    while True:
+    """A try that misses; empty where there is none to be found, as for 2 from 1 and 1."""
+    for _ in range(20):
         steps, (value, _) = _combine(rng, numbers)
         if value != target:
             return f"{', '.join(steps)}, no"
+    return ""
 
 
 def _bare(written: str) -> str:

@@ -152,6 +152,13 @@ def test_countdown_is_solvable_and_its_lines_are_true() -> None:
             assert len(left) == 1 and (left[0] == target) is line.endswith("yes") is not line.endswith("no")
 
 
+def test_countdown_with_settings_that_leave_nothing_ends() -> None:
+    with pytest.raises(UserError, match="hardly ever"):
+        problems("countdown", 1, 0, False, numbers=[2, 2], largest=3, target=[90_000, 99_999])
+    item = problems("countdown", 1, 0, False, numbers=[2, 2], largest=2, target=[2, 2])[0]  # 1 + 1, and no other way
+    assert check(item, item.messages[-1]["content"]).correct
+
+
 def test_the_countdown_check_agrees_with_brute_force() -> None:
     """Every expression of three numbers, by Python's own arithmetic with fractions."""
     for a, b, c in permutations((3, 7, 21)):
