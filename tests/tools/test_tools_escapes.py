@@ -239,10 +239,7 @@ GREEDY = {
     "a list that grows": "a = [0]\nwhile True: a += a",
     "a large number": "1 << (1 << 40)",
     "anonymous memory": "import mmap; mmap.mmap(-1, 1 << 34)",
-    "a zip bomb": (
-        "import zlib; c = zlib.compressobj(); d = b''.join(c.compress(bytes(10**7)) for _ in range(60)) + c.flush()\n"
-        "zlib.decompress(d)"
-    ),
+    "a zip bomb": "import gzip; gzip.decompress(gzip.compress(bytes(4 * 10**7), 1) * 20)",
     "a large file": "open('a', 'wb').write(b'x' * 10**8)",
     "a large hole": "import os; open('a', 'w').close(); os.truncate('a', 10**10)",
     "many large files": "for i in range(10**4): open(str(i), 'wb').write(bytes(10**6))",
