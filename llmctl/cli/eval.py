@@ -20,6 +20,10 @@ def eval_(
         typer.Argument(help="Models of the workspace, or Hugging Face folders.", autocompletion=names("model")),
     ] = None,
     tasks: Annotated[Optional[str], typer.Option(help="Which, with commas between.", metavar="A,B,C")] = None,  # noqa: UP045
+    harness: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Tasks of lm-evaluation-harness, run on our engine.", metavar="A,B,C"),
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Two models side by side; Markdown on stdout.")] = False,
     fail_below: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -75,6 +79,7 @@ def eval_(
     settings = {
         "models": models or None,
         "tasks": [t.strip() for t in tasks.split(",")] if tasks else None,
+        "harness": [t.strip() for t in harness.split(",")] if harness else None,
         "mode": "arena" if arena else "scaling" if scaling else None,
         "conversations": [prompts] if prompts else None,
         "fail_below": fail_below or None,

@@ -13,6 +13,7 @@ from llmctl.eval.config import EvalConfig
 from llmctl.eval.questions import Question
 from llmctl.generate.engine import Engine, Sample, Sampling, ToolRunner
 from llmctl.model.chat_format import render_prompt
+from llmctl.tools.python import run_python
 from llmctl.verify import check
 from llmctl.workspace.files import write_json
 
@@ -49,27 +50,30 @@ def ask(
 
 def _answer(engine: Engine, batch: Sequence[Question], tools: ToolRunner, config: EvalConfig) -> list[Row]:
     sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=config.seed)
-    prompts = [render_prompt(q.messages, engine.tokenizer) for q in batch]
+    prompts = [render_prompt(q.messages, engine.tokenizer) + engine.tokenizer.encode(q.prefix) for q in batch]
     samples = engine.generate(prompts, sampling, 1, tools, config.batch_size)
-    return [_row(q, found[0]) for q, found in zip(batch, samples, strict=True)]
+    run = run_python if config.python else None
+    return [_row(q, found[0], run) for q, found in zip(batch, samples, strict=True)]
 
 
-def _row(question: Question, sample: Sample) -> Row:
+def _row(question: Question, sample: Sample, run: Callable[[str], str] | None) -> Row:
     """What the per-item file keeps: enough to judge the answer again without the model."""
     asked = {"answer": question.answer, "check": question.check}
-    verdict = check(asked, sample.text)
+    asked |= {"form": question.form} if question.form else {}
+    reply = question.prefix + sample.text
+    verdict = check(asked, reply, run)
     return {
         "id": question.id,
         "task": question.task,
         "group": question.group,
         "messages": question.messages,
         **asked,
-        "reply": sample.text,
+        "reply": reply,
         "read": verdict.answer,
         "correct": verdict.correct,
         "formatted": verdict.formatted,
         # On a question that has an answer, declining is a mistake of another sort than a wrong answer.
-        "refused": check({"answer": "", "check": "refusal"}, sample.text).correct,
+        "refused": check({"answer": "", "check": "refusal"}, reply).correct,
         "tokens": len(sample.ids),
         "finish": sample.finish,
     }

@@ -12,11 +12,15 @@ from typing import Any
 from llmctl.console import Console
 from llmctl.eval.asking import Row, ask
 from llmctl.eval.config import EvalConfig
+from llmctl.eval.core import ask_core, core_scores
+from llmctl.eval.harness import harness_rows
 from llmctl.eval.losses import measure_loss
 from llmctl.eval.pairs import measure_pairs
 from llmctl.eval.questions import LOSS, PAIRS
 from llmctl.eval.scores import scores, share
 from llmctl.eval.subjects import Subject
+from llmctl.eval.task_run import ask_task
+from llmctl.eval.task_scores import task_scores
 from llmctl.eval.work import Work
 from llmctl.generate.engine import Engine
 from llmctl.model.folder import load_model, load_reward_model
@@ -33,6 +37,8 @@ class Measured:
     scores: list[dict[str, Any]] = field(default_factory=list)
     answers: dict[str, list[Row]] = field(default_factory=dict)
     pairs: dict[str, list[Row]] = field(default_factory=dict)
+    texts: dict[str, list[Row]] = field(default_factory=dict)
+    """Rows that are neither right nor wrong here: whole texts, and what lm-evaluation-harness judged."""
 
 
 def measure(config: EvalConfig, work: Work, scratch: Path, console: Console) -> Measured:
@@ -77,6 +83,7 @@ def _examine(
             rows = ask(loaded.engine, items, tools, config, kept, bar)
         found.answers[subject.label] = rows
         found.scores += scores(subject.label, rows)
+    _tasks(subject, loaded, work, config, tools, kept, console, found)
     if work.tokens is None:
         return
     tokens = work.tokens
@@ -86,6 +93,35 @@ def _examine(
     )
     score = {"model": subject.label, "task": LOSS, "group": "", "n": config.loss_tokens, "correct": None}
     found.scores.append({**score, "value": value, "low": None, "high": None, "unit": "bits a byte"})
+
+
+def _tasks(
+    subject: Subject,
+    loaded: _Loaded,
+    work: Work,
+    config: EvalConfig,
+    tools: Toolbox,
+    kept: Path,
+    console: Console,
+    found: Measured,
+) -> None:
+    """Task files, CORE, and the harness's own tasks."""
+    mine = found.answers.setdefault(subject.label, []) if work.tasks or work.core else []
+    for task in work.tasks:
+        runner = tools if config.python or tools.search else None
+        with console.progress(f"eval {subject.label} {task.name}", len(task.documents), "items") as bar:
+            rows = ask_task(loaded.engine, task, runner, config, kept, bar)
+        found.scores += task_scores(subject.label, task.task, [r["metrics"] for r in rows], config.seed)
+        (mine if rows[0]["correct"] is not None else found.texts.setdefault(subject.label, [])).extend(rows)
+    if work.core:
+        with console.progress(f"eval {subject.label} CORE", work.core.items, "items") as bar:
+            rows = ask_core(loaded.engine, work.core, kept, bar)
+        found.scores += core_scores(subject.label, work.core, rows, config.seed)
+        mine += rows
+    if config.harness:
+        made, items = harness_rows(loaded.engine, subject.label, config)
+        found.scores += made
+        found.texts.setdefault(subject.label, []).extend(row for rows in items.values() for row in rows)
 
 
 def _judge(subject: Subject, work: Work, kept: Path, console: Console, found: Measured) -> None:

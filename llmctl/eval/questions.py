@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError, nearest
 from llmctl.eval.config import EvalConfig
+from llmctl.eval.core import CORE
+from llmctl.eval.task_file import is_task, shipped
 from llmctl.formats.conversations import read_conversations
 from llmctl.formats.json_rows import Skipped, read_rows
 from llmctl.tools.search import read_library
@@ -21,6 +23,20 @@ from llmctl.workspace.files import sha256_json
 
 # Measured without questions, so no kinds of items.
 LOSS, PAIRS = "bits_per_byte", "pairs"
+# What is asked where nobody says what, and no conversations say it either.
+_MADE = ("sums", "identity", "names", "lookup", "python")
+# The sums again, with the beginning of the answer put into the model's mouth: no tokens to think in.
+AT_ONCE, _AT_ONCE_PREFIX = "sums_in_one_token", "The answer is"
+# Where small models are known to be weak, by the names people use.
+SPOTS = {
+    "weak_spots": (
+        *("letters", "spelling", "decimals", "sums", AT_ONCE, "names", "identity"),
+        *("lookup", "python"),
+    ),
+    "unknown_names": ("names",),
+    "tools": ("lookup", "python"),
+    AT_ONCE: (AT_ONCE,),
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,9 @@ class Question:
     messages: list[dict[str, Any]]
     answer: str
     check: str
+    form: str = ""
+    prefix: str = ""
+    """The beginning of the reply, which is put into the model's mouth."""
 
     @property
     def text(self) -> str:
@@ -78,17 +97,30 @@ def questions(config: EvalConfig, given: Sequence[Artifact | Foreign], inherited
             found.documents += _documents(source)
         for q in rows:
             pool.setdefault(q.task, {})[q.id] = q
-    wanted = [t for t in config.tasks if t not in (LOSS, PAIRS)] if config.tasks else list(pool or KINDS)
-    unknown = [t for t in wanted if t not in pool and t not in KINDS]
+    wanted = kinds(config) if config.tasks else list(pool or _MADE)
+    unknown = [t for t in wanted if t not in pool and t not in KINDS and t not in SPOTS]
     if unknown:
-        names = [LOSS, PAIRS, *dict.fromkeys([*pool, *KINDS])]
+        names = [LOSS, PAIRS, CORE, *dict.fromkeys([*pool, *KINDS, *SPOTS, *shipped()])]
         raise UserError(f"no task {unknown[0]!r}{nearest(unknown[0], names)}", fix="tasks: " + ", ".join(names))
     for task in wanted:
-        if task in pool:
-            found.items += sampled(pool[task].values(), config.items, config.seed)
+        kind = "sums" if task == AT_ONCE else task
+        made = Questions()
+        if kind in pool:
+            made.items = sampled(pool[kind].values(), config.items, config.seed)
         else:
-            _make(task, config, found)
+            _make(kind, config, made)
+        if task == AT_ONCE:
+            made.items = [replace(q, task=task, prefix=_AT_ONCE_PREFIX) for q in made.items]
+        found.items += made.items
+        found.documents += made.documents
+        found.sources += [s for s in made.sources if s not in found.sources]
     return found
+
+
+def kinds(config: EvalConfig) -> list[str]:
+    """The kinds of items among the wanted tasks, each once."""
+    named = [t for t in config.tasks if t not in (LOSS, PAIRS, CORE) and not is_task(t)]
+    return list(dict.fromkeys(kind for t in named for kind in SPOTS.get(t, (t,))))
 
 
 def sampled(items: Iterable[Question], n: int, seed: int) -> list[Question]:
@@ -118,7 +150,8 @@ def _question(row: Mapping[str, Any], where: str) -> Question:
     ident = str(row.get("id") or sha256_json([asked, answer])[:16])
     task = str(row.get("kind") or "answers")
     group = str(row.get("group") or "")
-    return Question(ident, task, group, _storable(asked), _storable(str(answer)), str(check))
+    form = str(row.get("form") or "")
+    return Question(ident, task, group, _storable(asked), _storable(str(answer)), str(check), form)
 
 
 def _storable(value: Any) -> Any:

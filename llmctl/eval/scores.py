@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
+from math import sqrt
 from typing import Any
 
 from llmctl.eval.questions import LOSS, PAIRS
@@ -36,6 +37,7 @@ def share(model: str, task: str, correct: int, n: int) -> dict[str, Any]:
         "n": n,
         "correct": correct,
         "value": correct / n if n else None,
+        "stderr": sqrt(correct / n * (1 - correct / n) / (n - 1)) if n > 1 else None,
         "low": low,
         "high": high,
         "unit": "share",
@@ -62,8 +64,9 @@ def comparisons(answers: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
         ids = [(r["task"], r["id"]) for r in first]
         if not ids or ids != [(r["task"], r["id"]) for r in second]:
             continue
-        for task in (ALL, *dict.fromkeys(r["task"] for r in first)):
-            chosen = [i for i, r in enumerate(first) if task in (ALL, r["task"])]
+        asked = [i for i, r in enumerate(first) if r["check"]]  # all of them; the items of task files are another sort
+        for task in (*([ALL] if asked else []), *dict.fromkeys(r["task"] for r in first)):
+            chosen = asked if task == ALL else [i for i, r in enumerate(first) if r["task"] == task]
             result = paired([first[i]["correct"] for i in chosen], [second[i]["correct"] for i in chosen])
             found.append({"first": a, "second": b, "task": task, **asdict(result)})
     return found
@@ -89,6 +92,12 @@ def headline(facts: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, An
                 "after": shown[last],
                 "unit": unit,
             }
+    first = next((s for s in found if s["value"] is not None), None)
+    if first is not None:
+        mine = [s["value"] for s in found if (s["task"], s["group"]) == (first["task"], "")]
+        scale, unit = (100, "%") if first["unit"] == "share" else (1, first["unit"])
+        before, after = (round(scale * mine[i], 4) for i in (0, -1))
+        return {"label": first["task"], "before": before if len(mine) > 1 else None, "after": after, "unit": unit}
     return {"label": "models measured", "before": None, "after": len(facts), "unit": ""}
 
 

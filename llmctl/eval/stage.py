@@ -35,7 +35,7 @@ def run(config: EvalConfig, workspace: Workspace, console: Console) -> Artifact:
     with workspace.build(config) as build:
         found = measure(config, work, build.scratch, console)
         results = _results(config, work, found)
-        _write_items(build.path / "items", {**found.answers, **found.pairs})
+        _write_items(build.path / "items", _items(found))
         write_json(build.path / "results.json", results)
         write_atomic(build.path / "summary.md", markdown(results))
         write_report(build.path, results, found.answers, found.pairs, _runs(work, workspace))
@@ -57,6 +57,11 @@ def plan(config: EvalConfig, workspace: Workspace) -> list[tuple[str, str]]:
         most = len(work.questions.items) * config.max_new_tokens
         flops = sum(_FLOPS * s.parameters * most for s in work.writers)
         rows.append(("tokens to write", f"{most:,} a model at most ({flops:.2g} FLOPs in all)"))
+    rows += [(f"task: {t.name}", f"{len(t.documents):,} items, {t.num_fewshot} examples") for t in work.tasks]
+    if work.core:
+        rows.append(("task: core", f"{work.core.items:,} items of {len(work.core.tasks)} tasks"))
+    if config.harness:
+        rows.append(("lm-evaluation-harness", ", ".join(config.harness)))
     if work.tokens:
         rows.append(("bits per byte", f"on {config.loss_tokens:,} tokens of {work.tokens.name} at most"))
     if work.pairs:
@@ -85,11 +90,19 @@ def _results(config: EvalConfig, work: Work, found: Measured) -> dict[str, Any]:
             "items": {"count": len(items.items), "sha256": items.digest, "sources": items.sources},
             "tokens": work.tokens.reference() if work.tokens else None,
             "comparisons": [c.reference() for c in work.comparisons],
+            "tasks": [task.facts() for task in work.tasks],
+            "core": {"items": work.core.items, "sha256": work.core.sha256} if work.core else None,
         },
         "scores": found.scores,
         "paired": comparisons(found.answers),
         "notes": work.notes,
     }
+
+
+def _items(found: Measured) -> dict[str, list[Row]]:
+    """Every row of each model, whatever it was asked."""
+    labels = dict.fromkeys([*found.answers, *found.pairs, *found.texts])
+    return {m: [r for rows in (found.answers, found.pairs, found.texts) for r in rows.get(m, [])] for m in labels}
 
 
 def _write_items(folder: Path, rows: dict[str, list[Row]]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.eval.lineage import Lineage, lineage
+from llmctl.model.chat_format import format_of
 from llmctl.model.config import ModelConfig
 from llmctl.model.folder import read_config
 from llmctl.model.hub import local
@@ -30,7 +31,7 @@ class Subject:
     chats: bool
     """It was taught to answer. A base model is asked as well, and its score shows where chat training began."""
     askable: bool
-    """Its tokenizer has the chat format's tokens: without them there is no way to put a question."""
+    """Its tokenizer has the tokens of a chat format: without them there is no way to put a question."""
     parameters: int
 
     def facts(self) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _subject(made: Artifact | Foreign, workspace: Workspace, taken: Sequence[str
         lineage=ancestors,
         rewards=rewards,
         chats=chats and not rewards,
-        askable=not rewards and Tokenizer.load(made.path).chats,
+        askable=not rewards and format_of(Tokenizer.load(made.path)) is not None,
         parameters=ModelConfig.from_hf(config, str(made.path / "config.json")).parameters(),
     )
 

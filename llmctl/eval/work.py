@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from llmctl.errors import UserError
 from llmctl.eval.config import EvalConfig
+from llmctl.eval.contamination import contamination
+from llmctl.eval.core import CORE, OWN, Bundle, read_bundle
 from llmctl.eval.pairs import Pair, held_out_pairs
-from llmctl.eval.questions import LOSS, PAIRS, Questions, questions
+from llmctl.eval.questions import LOSS, PAIRS, Questions, kinds, questions
 from llmctl.eval.subjects import Subject, subjects
+from llmctl.eval.task_file import is_task
+from llmctl.eval.task_run import Prepared, check_chat, prepare
 from llmctl.workspace import Artifact, Foreign, Workspace
 
 
@@ -20,6 +25,8 @@ class Work:
     subjects: list[Subject]
     questions: Questions
     tokens: Artifact | None
+    tasks: list[Prepared]
+    core: Bundle | None
     pairs: list[Pair]
     comparisons: list[Artifact | Foreign]
     notes: list[str]
@@ -44,9 +51,10 @@ def gather(config: EvalConfig, workspace: Workspace) -> Work:
     ]
     notes += [f"{what}: not used" for what in dict.fromkeys(w for s in found for w in s.lineage.lost)]
     given = [workspace.resolve(c, ("conversations",), files=True) for c in config.conversations]
-    wants_items = not config.tasks or bool(set(config.tasks) - {LOSS, PAIRS})
+    tasks = [prepare(name, config) for name in dict.fromkeys(config.tasks) if is_task(name)] if writers else []
+    core = read_bundle(Path(config.core) if config.core else OWN, config.limit) if CORE in config.tasks else None
     asked = Questions()
-    if wants_items and any(s.askable for s in writers):
+    if (kinds(config) or (not config.tasks and not config.harness)) and any(s.askable for s in writers):
         asked = questions(config, given, _inherited(writers, "conversations"))
     tokens = _tokens(config, workspace, writers, notes) if writers and _wanted(LOSS, config) else None
     compared: list[Artifact | Foreign] = []
@@ -54,17 +62,22 @@ def gather(config: EvalConfig, workspace: Workspace) -> Work:
         compared = [workspace.resolve(c, ("comparisons",), files=True) for c in config.comparisons]
         compared = compared or list(_inherited(judges, "comparisons"))
     pairs = held_out_pairs(compared, config.pairs, config.seed) if compared else []
-    if not asked.items and tokens is None and not pairs:
+    if config.apply_chat_template:
+        for s in writers:
+            check_chat(s.label, s.askable)
+    if not asked.items and tokens is None and not pairs and not tasks and not core and not config.harness:
         raise UserError(
             "there is nothing to measure these models on",
             ", ".join(config.models),
             "give conversations with an 'answer' and a 'check', tokens, or comparisons",
         )
-    return Work(found, asked, tokens, pairs, compared, notes)
+    if config.contamination:
+        notes += contamination(tasks, core, writers)
+    return Work(found, asked, tokens, tasks, core, pairs, compared, notes)
 
 
 def _wanted(task: str, config: EvalConfig) -> bool:
-    return not config.tasks or task in config.tasks
+    return task in config.tasks or (not config.tasks and not config.harness)
 
 
 def _inherited(found: Sequence[Subject], kind: str) -> list[Artifact]:

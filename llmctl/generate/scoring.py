@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -98,9 +98,16 @@ def likelihoods(model: Any, groups: Sequence[Sequence[Scored]]) -> list[list[Lik
     return found
 
 
+def common_length(sequences: Sequence[list[int]]) -> int:
+    """How many tokens all of `sequences` (at least one) begin with: as many as the least and the greatest share."""
+    least, greatest = min(sequences), max(sequences)
+    differs = (n for n, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b)
+    return next(differs, min(len(least), len(greatest)))
+
+
 def _row(group: Sequence[Scored]) -> _Row:
     inputs = [list(ids[:-1]) for ids, _ in group]
-    common = len(commonprefix(inputs))
+    common = common_length(inputs)
     pieces, branches, places, begin = [inputs[0][:common]], [np.zeros(common, np.int64)], [], common
     for n, (ids, (whole, start)) in enumerate(zip(inputs, group, strict=True), 1):
         at = np.arange(start - 1, len(whole) - 1)
@@ -110,7 +117,9 @@ def _row(group: Sequence[Scored]) -> _Row:
         begin += len(ids) - common
     positions = np.concatenate([np.arange(common), *(np.arange(common, len(ids)) for ids in inputs)])
     targets = [np.array(ids[start:], np.int64) for ids, start in group]
-    return _Row(np.array(sum(pieces, []), np.int64), positions, np.concatenate(branches), places, targets)
+    return _Row(
+        np.array(list(chain.from_iterable(pieces)), np.int64), positions, np.concatenate(branches), places, targets
+    )
 
 
 def _shared(rows: Sequence[_Row], groups: Sequence[Sequence[Scored]]) -> int:
@@ -119,9 +128,7 @@ def _shared(rows: Sequence[_Row], groups: Sequence[Sequence[Scored]]) -> int:
         return 0
     first = min(start for group in groups for _, start in group) - 1
     least = min(int((row.branches == 0).sum()) for row in rows)
-    # Of many sequences the common beginning is that of the least and the greatest.
-    ids = [row.ids[: min(first, least)].tolist() for row in rows]
-    found = len(commonprefix([min(ids), max(ids)]))
+    found = common_length([row.ids[: min(first, least)].tolist() for row in rows])
     return found if found >= _SHARED else 0
 
 
