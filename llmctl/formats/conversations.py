@@ -21,7 +21,7 @@ from llmctl.formats.markup import markup_of, split_markup
 from llmctl.formats.transcripts import split_transcript, unwrap_prompt
 from llmctl.formats.turns import Message, Silent, Unusable, message, tidy
 
-_KEPT = ("kind", "answer", "check", "id", "group")  # what our own artifacts say about a row
+_KEPT = ("kind", "answer", "check", "id", "group", "form")  # what our own artifacts say about a row
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 

@@ -10,6 +10,7 @@ from llmctl.generate.engine import Engine
 from llmctl.generate.sampling import Sampling
 from llmctl.model.chat_format import ASSISTANT, parts, render_prompt
 from llmctl.sft.data import Data, Row
+from llmctl.tools.python import run_python
 from llmctl.tools.search import SearchIndex
 from llmctl.tools.toolbox import Toolbox
 from llmctl.verify import check
@@ -33,7 +34,7 @@ class Questions:
         by_kind: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
         shown: dict[str, dict[str, Any]] = {}
         for row, sample in zip(self.rows, samples, strict=True):
-            verdict = check(row, sample.text)
+            verdict = check(row, sample.text, run_python)
             ended = sample.finish == "stop"
             kind = str(row.get("kind") or "other")
             by_kind[kind].append((verdict.correct and ended, verdict.formatted and ended))

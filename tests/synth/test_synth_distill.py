@@ -119,7 +119,8 @@ def test_thoughts_that_come_apart_are_put_before_the_answer() -> None:
 def test_problems_of_an_artifact_keep_their_system_message(
     workspace: Workspace, console: Console, server: Any, tmp_path: Path
 ) -> None:
-    source = run(SynthConfig(mix={"countdown": 6}, heldout=2, out="c"), workspace, console)
+    think = SynthConfig(mix={"countdown": 6}, heldout=2, out="c", countdown={"form": "think"})
+    source = run(think, workspace, console)
     reply = {r["messages"][0]["content"]: r["messages"][-1]["content"] for r in rows(source, "train.jsonl")}
     server.answer = lambda body: reply[body["messages"][-1]["content"]]
     made = run(config(server.url, 4, problems="c", distill={"samples": 1, "formatted": True}), workspace, console)
