@@ -138,7 +138,7 @@ def show_plan(stage: Stage, config: StageSettings, workspace: Workspace, console
 
 def _at(config: Any, key: str) -> Any:
     for part in key.split("."):
-        config = getattr(config, part)
+        config = getattr(config, part, None)  # a group that is optional and not there has no settings
     return config
 
 

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from sft_made import little_tokenizer, make_conversations, make_model, rows, write_rows
 from test_sft_stage import config
 
+from llmctl.console import Console
 from llmctl.errors import UserError
 from llmctl.generate.engine import Engine
 from llmctl.generate.sampling import Sampling
@@ -19,6 +20,8 @@ from llmctl.model.config import ModelConfig
 from llmctl.model.folder import load_model, save_model
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.model.transformer import Transformer
+from llmctl.pipeline import registry
+from llmctl.pipeline.execute import show_plan
 from llmctl.sft import stage
 from llmctl.train.packing import PackedSource
 
@@ -81,6 +84,15 @@ def test_a_layer_that_is_not_there_is_a_mistake_and_the_plan_counts(workspace, c
         stage.run(config(lora={"targets": ["c_attn"]}), workspace, console)
     found = dict(stage.plan(config(lora={"rank": 2, "targets": ["q_proj"]}), workspace))
     assert found["adapters"] == f"rank 2; {2 * 2 * (32 + 32):,} parameters" and found["chat format"] == "llmctl"
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_a_dry_run_shows_the_adapters_settings_where_there_are_any(workspace, capsys, lora) -> None:
+    make_model(workspace)
+    make_conversations(workspace)
+    show_plan(registry.stage("sft"), config(lora=lora), workspace, Console())
+    shown = [line for line in capsys.readouterr().err.splitlines() if "lora.rank" in line]
+    assert len(shown) == 1 and ("2" in shown[0]) == (lora is not None)
 
 
 def published(folder: Path) -> Tokenizer:
