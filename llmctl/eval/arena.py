@@ -84,7 +84,8 @@ def open_judge(config: EvalConfig, workspace: Workspace) -> Judge:
     if how.judge == _PERSON:
         return Person()
     if how.judge == "endpoint":
-        return Written(how.endpoint.model, open_writer(workspace, "", how.endpoint, "a judge"), how.judge_tokens)
+        writer = open_writer(workspace, "", how.endpoint, "a judge")
+        return Written(how.endpoint.model, writer, how.judge_tokens, how.endpoint)
     if ":" in how.judge and not how.judge.startswith("hf:"):
         return function_judge(how.judge)
     judge = subjects([how.judge], workspace)[0]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from llmctl.endpoint import ChatSampling, Writer
+from llmctl.endpoint import ChatSampling, EndpointSettings, Writer
 from llmctl.errors import Interrupted, UserError
 from llmctl.eval.arena_prompts import Message, Prompt
 from llmctl.recipe.functions import load, raised
@@ -130,17 +130,25 @@ class Written:
 
     pointwise = False
 
-    def __init__(self, name: str, writer: Writer, tokens: int) -> None:
+    def __init__(self, name: str, writer: Writer, tokens: int, endpoint: EndpointSettings | None = None) -> None:
         self.name, self.writer, self.batch = name, writer, max(writer.batch, 16)
+        self._endpoint, self._spent = endpoint, 0.0
         # Temperature 0: the same judgement tomorrow.
         self._sampling = ChatSampling(max_tokens=tokens, temperature=0.0)
 
     def judge(self, matches: Sequence[Match]) -> list[Verdict]:
         """Ask about each match. What gets no reply, or none that decides, has no score."""
+        most = self._endpoint.max_cost if self._endpoint else 0.0
+        if most and self._spent >= most:
+            raise UserError(
+                f"{self._spent:.4g} has been spent, and arena.endpoint.max_cost is {most:g}",
+                fix="what was judged is kept: give a higher limit to go on",
+            )
         asked = [[{"role": "user", "content": question(m)}] for m in matches]
         found = [Verdict(None)] * len(matches)
         for i, reply in self.writer.answers(asked, self._sampling):
             found[i] = Verdict(None, reply.why) if reply.why else decided(reply.text)
+            self._spent += self._endpoint.cost(reply.tokens_in, reply.tokens_out) if self._endpoint else 0.0
         return found
 
 

@@ -21,6 +21,8 @@ def write(folder: Path, site: str) -> None:
             (folder / name / f"{i}.html").write_text(f"<html><head><title>{i}</title></head><body>{body}</body></html>")
     (folder / "notes.txt").write_text(_PARAGRAPH * 5)
     (folder / "book.txt").write_text(_PARAGRAPH * 60)
+    runs = [f"{n},{d},{1.8 + 480 / n**0.35 + 2000 / d**0.37}" for n in (1e6, 1e7, 1e8) for d in (1e8, 1e9, 1e10)]
+    (folder / "runs.csv").write_text("\n".join(["parameters,tokens,loss", *runs]))
     (folder / "urls.txt").write_text(f"{site}0.html\n{site}1.html\n")
     (folder / "mine.py").write_text("def wanted(document):\n    return len(document['text']) > 100\n")
     _lines(folder / "chats.jsonl", [_chat(i) for i in range(12)])

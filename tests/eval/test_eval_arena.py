@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmctl.console import Console
-from llmctl.endpoint import ChatSampling, Reply
+from llmctl.endpoint import ChatSampling, EndpointSettings, Reply
 from llmctl.errors import Interrupted, UserError
 from llmctl.eval import arena
 from llmctl.eval.arena_judges import (
@@ -73,6 +73,15 @@ def test_a_writing_judge_gets_both_answers_and_its_silence_is_no_score() -> None
     found = Written("words", words, 64).judge([Match(prompt(), "4", "5"), Match(prompt(), "4!", "5")])
     assert found == [Verdict(1.0, "because [[A]]"), Verdict(None, "down")]
     assert "[answer A]\n4\n[/answer A]" in words.asked[1] and "[answer B]\n5\n" in words.asked[1]
+
+
+def test_a_judge_that_costs_stops_at_its_limit() -> None:
+    settings = EndpointSettings(url="http://localhost:1/v1", model="m", price_in=1e6, max_cost=5.0)
+    judge = Written("words", Words(lambda _: Reply("[[A]]", tokens_in=3)), 64, settings)
+    one = Match(prompt(), "4", "5")
+    assert [judge.judge([one])[0].score for _ in range(2)] == [1.0, 1.0]  # 3 and 6 spent
+    with pytest.raises(UserError, match="6 has been spent"):
+        judge.judge([one])
 
 
 def test_an_answer_cannot_forge_the_end_of_its_block() -> None:
