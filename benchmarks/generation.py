@@ -3,8 +3,8 @@
     python benchmarks/generation.py [--rows 64] [--new 128]
 
 A model of about 20 million parameters with random weights (width 384, 8 layers, vocabulary 8,192), prompts of 32 to 64
-tokens, `--new` tokens sampled behind each at temperature 1 with no stop token; then one row alone. Tokens a second on the
-clock, the better of two runs after one to warm up.
+tokens, `--new` tokens sampled behind each at temperature 1 with no stop token; then one row alone. Tokens a second on
+the clock, the better of two runs after one to warm up.
 """
 
 from __future__ import annotations
@@ -46,9 +46,8 @@ def main() -> None:
             for kind in ("fp32", "bf16"):
                 theirs = rate(transformers_run(folder, kind, some, given.new), rows * given.new)
                 ours = rate(our_run(model, tokenizer, kind, some, given.new), rows * given.new)
-                print(
-                    f"  {name:<8} {kind}  transformers {theirs:>7,.0f}  llmctl {ours:>7,.0f} tokens/s  {ours / theirs:.1f} x"
-                )
+                both = f"transformers {theirs:>7,.0f}  llmctl {ours:>7,.0f} tokens/s"
+                print(f"  {name:<8} {kind}  {both}  {ours / theirs:.1f} x")
 
 
 def our_run(model: Transformer, tokenizer: object, kind: str, prompts: list[list[int]], new: int) -> Callable[[], None]:
