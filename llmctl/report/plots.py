@@ -54,12 +54,16 @@ class Chart:
 
 @dataclass(frozen=True)
 class Curve:
-    """A chart of training metrics: its title, the keys of `metrics.jsonl` that it draws, the name of its y axis."""
+    """A chart of training metrics: its title, the keys of `metrics.jsonl` that it draws, the name of its y axis; and
+    the key of its x axis with its name, where that is not the step.
+    """
 
     name: str
     title: str
     keys: tuple[str, ...]
     unit: str
+    x: str = "step"
+    x_label: str = "step"
 
 
 # The keys that the stages log. A chart shows those that a run has, and is left out where it has none.
@@ -67,19 +71,38 @@ CURVES = (
     Curve("loss", "Loss", ("loss", "val_loss"), "loss"),
     Curve("bits_per_byte", "Bits per byte, held out", ("bits_per_byte", "val_bits_per_byte", "val_bpb"), "bits a byte"),
     Curve("reward", "Reward", ("reward",), "mean reward"),
+    Curve("reward_parts", "Reward by component", ("reward_learned", "reward_own", "reward_overlong"), "mean"),
     Curve("accuracy", "Accuracy", ("accuracy", "heldout_accuracy", "pair_accuracy"), "share right"),
     Curve("format", "Answers in the form taught", ("formatted", "heldout_formatted"), "share"),
     Curve("length", "Length of the answers", ("length", "heldout_length"), "tokens"),
-    Curve("kl", "Distance from the start (KL)", ("kl",), "nats"),
+    Curve("kl", "Distance from the start (KL)", ("kl", "kl_k1"), "nats a token"),
     Curve("entropy", "Entropy", ("entropy",), "nats"),
+    Curve(
+        "spread",
+        "Groups that teach nothing",
+        ("groups_without_spread", "groups_all_right", "groups_all_wrong"),
+        "share",
+    ),
+    Curve("clip", "Clipped tokens", ("clipped_low", "clipped_high"), "share"),
+    Curve("cut", "Replies that are cut, or repeat themselves", ("truncated", "repetition"), "share"),
+    Curve("reflection", 'Reflection: "wait", "let me check"', ("reflection",), "share of replies"),
+    Curve("sampler", "Trainer against sampler", ("sampler_gap", "sampler_k1"), "nats a token"),
+    Curve(
+        "guard",
+        "The practised reward and the gold one",
+        ("guard_proxy", "guard_gold"),
+        "mean reward",
+        "guard_sqrt_kl",
+        "square root of the KL to the start (nats)",
+    ),
 )
 
 
-def series_of(rows: Sequence[dict[str, Any]], key: str, label: str) -> Series | None:
-    """`key` over the steps of `metrics.jsonl` rows; None where fewer than two rows have a finite number there."""
+def series_of(rows: Sequence[dict[str, Any]], key: str, label: str, x: str = "step") -> Series | None:
+    """`key` over `x`, the steps, of `metrics.jsonl` rows; None where fewer than two have finite numbers there."""
     points = []
     for i, row in enumerate(rows):
-        value, step = row.get(key), row.get("step", i)
+        value, step = row.get(key), row.get(x, i if x == "step" else None)
         if _number(value) and _number(step):
             points.append((float(step), float(value)))  # type: ignore[arg-type]
     if len(points) < 2:
@@ -92,9 +115,9 @@ def curves(rows: Sequence[dict[str, Any]], prefix: str = "", choose: Sequence[Cu
     """One run's charts: each of the curves of which its metrics rows hold a key. `prefix` goes before their names."""
     drawn = []
     for curve in choose:
-        found = [line for key in curve.keys if (line := series_of(rows, key, key.replace("_", " ")))]
+        found = [line for key in curve.keys if (line := series_of(rows, key, key.replace("_", " "), curve.x))]
         if found:
-            drawn.append(line_chart(f"{prefix}{curve.name}", curve.title, found, "step", curve.unit))
+            drawn.append(line_chart(f"{prefix}{curve.name}", curve.title, found, curve.x_label, curve.unit))
     return drawn
 
 

@@ -58,3 +58,11 @@ def test_markdown_cells_cannot_break_the_table() -> None:
     lines = text.strip().split("\n")
     assert lines[0] == "| a\\|b | n |" and lines[1] == "|---|---:|"
     assert lines[2] == "| &lt;img src=x> \\| | 3 |" and lines[3] == "|  | 0.5 |"
+
+
+def test_a_curve_may_have_another_axis_than_the_step() -> None:
+    rows = [{"step": i, "guard_sqrt_kl": 3 - i, "guard_gold": i, "guard_proxy": 2 * i} for i in range(3)]
+    assert series_of(rows, "guard_gold", "", "guard_sqrt_kl").x == [1.0, 2.0, 3.0]  # type: ignore[union-attr]
+    assert series_of([{"guard_gold": 1}, {"guard_gold": 2}], "guard_gold", "", "guard_sqrt_kl") is None
+    (chart,) = curves(rows)
+    assert chart.name == "guard" and "square root of the KL" in chart.svg
