@@ -12,8 +12,6 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import httpcore
-
 _MOST_BYTES = 16 << 20  # a reply of 100,000 tokens is half a megabyte; more is a server gone wrong
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529)
 
@@ -42,6 +40,8 @@ class Poster:
     """POSTs to one address over a pool of connections; several threads may use it."""
 
     def __init__(self, url: str, key: str, concurrency: int, timeout: float) -> None:
+        import httpcore  # not above: settings import this package, and should be read without a network library
+
         self.url, self.timeout = url, timeout
         self._headers = [("Content-Type", "application/json"), ("Accept", "application/json")]
         if key:
@@ -66,6 +66,8 @@ class Poster:
             raise Passing("the answer is not JSON") from None
 
     def _exchange(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        import httpcore
+
         deadline = time.monotonic() + self.timeout
         limits = dict.fromkeys(("connect", "read", "write"), self.timeout)
         try:

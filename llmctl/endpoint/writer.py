@@ -29,8 +29,8 @@ class Reply:
 
     text: str
     finish: str = "stop"
-    """"stop": it ended by itself. "length": it was cut at `max_tokens`. "refused": there is none, and asking again would
-    give none. "error": there is none this time."""
+    """"stop": it ended by itself. "length": it was cut at `max_tokens`. "refused": there is none, and never will be.
+    "error": there is none this time."""
     reasoning: str = ""
     """What a reasoning model thought, where its server hands that over apart from the text."""
     tokens_in: int = 0

@@ -16,7 +16,7 @@ from llmctl.endpoint import ChatSampling, Conversation, Reply, open_writer
 from llmctl.errors import UserError
 from llmctl.synth.asking import Asking, seed_of
 from llmctl.synth.config import SynthConfig
-from llmctl.synth.made import Call, Made, unusable
+from llmctl.synth.made import Call, Made, aloud, unusable
 from llmctl.synth.near import Near
 from llmctl.synth.passages import passages, required, sample
 from llmctl.synth.topics import TOPICS, WISHES
@@ -145,7 +145,7 @@ def _ask_person(config: SynthConfig, talk: Talk) -> Conversation:
 
 
 def _hear_person(config: SynthConfig, talk: Talk, reply: Reply) -> None:
-    text = reply.text.strip()
+    text = aloud(reply.text)
     for label in ("person:", "user:"):
         text = text[len(label) :].strip() if text.lower().startswith(label) else text
     if len(text) > 1 and text[0] == text[-1] == '"':
@@ -162,7 +162,7 @@ def _ask_assistant(config: SynthConfig, talk: Talk) -> Conversation:
 
 
 def _hear_assistant(config: SynthConfig, talk: Talk, reply: Reply) -> None:
-    text = reply.text.strip()
+    text = aloud(reply.text)
     banned = next((b for b in config.chat.banned if b.lower() in text.lower()), None)
     talk.why = unusable(text) or ("cut" if reply.finish == "length" else "") or (f"banned: {banned}" if banned else "")
     talk.messages.append({"role": "assistant", "content": text})

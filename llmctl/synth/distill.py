@@ -18,7 +18,7 @@ from llmctl.errors import UserError
 from llmctl.formats.conversations import read_conversations
 from llmctl.synth.asking import Asking, seed_of
 from llmctl.synth.config import SynthConfig
-from llmctl.synth.made import Call, Made, unusable
+from llmctl.synth.made import THOUGHT, Call, Made, aloud, unusable
 from llmctl.synth.near import Near
 from llmctl.verify import CHECKS, check, problems
 from llmctl.verify.forms import written
@@ -26,7 +26,6 @@ from llmctl.workspace import Workspace
 
 INSTRUCTION = "Solve the problem step by step. End with one line: The answer is X."
 
-_THOUGHT = re.compile(r"^\s*<think>(.*?)</think>\s*", re.S)
 _ANSWER_TAGS = re.compile(r"</?(?:think|answer)>")
 _LAST = re.compile(r"\s*(?:[Tt]he answer is:?[^\n]*|####[^\n]*|\\boxed\{[^\n]*\}[^\n]*)\s*$")
 
@@ -108,11 +107,11 @@ def whole(reply: Reply) -> str:
 
 def shaped(text: str, answer: str, form: str) -> str:
     """A right solution in the form that is wanted."""
-    thought = _THOUGHT.match(text)
+    thought = THOUGHT.match(text)
     if form == "keep":
         return text
     if form == "answer":
-        return text[thought.end() :].strip() if thought else text
+        return aloud(text)
     steps = thought[1].strip() if thought else _LAST.sub("", _ANSWER_TAGS.sub("", text)).strip()
     return written(steps, answer, "think")
 
@@ -122,17 +121,14 @@ def _fault(config: SynthConfig, row: Row, reply: Reply, text: str) -> str:
         return "cut at max_new_tokens"
     if why := unusable(text):
         return why
-    verdict = check(row, text[_end_of_thought(text) :] or text, _sandbox(row))
+    if text.count("<think>") != text.count("</think>"):
+        return "thoughts without an end"
+    # An answer counts where it is given, not where it was thought of.
+    verdict = check(row, aloud(text), _sandbox(row))
     if not verdict.correct:
         return "wrong"
     formatted = not config.distill.formatted or check(row, text, _sandbox(row)).formatted
     return "" if formatted else "not in the taught form"
-
-
-def _end_of_thought(text: str) -> int:
-    """An answer counts where it is given, not where it was thought of."""
-    thought = _THOUGHT.match(text)
-    return thought.end() if thought else 0
 
 
 def _sandbox(row: Row) -> Any:

@@ -14,6 +14,9 @@ _SHOWN = 2000  # characters of a rejected text that are kept for a person to loo
 # What stands for structure in some chat format. As text it would teach the model to write such signs.
 _SPECIAL = re.compile(r"<\|[\w-]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|[\x00-\x08\x0b-\x1f\x7f]")
 
+THOUGHT = re.compile(r"^\s*<think>(.*?)</think>\s*", re.S)
+"""What a reasoning model thinks before it speaks, where its server leaves that in the text."""
+
 
 @dataclass
 class Made:
@@ -61,6 +64,11 @@ def estimate(calls: Iterable[Call], endpoint: EndpointSettings) -> list[tuple[st
         at_most = f"at most {price:,.2f}" if price else "unknown: set endpoint.price_in and endpoint.price_out"
         rows.append(("cost", f"{at_most} ({endpoint.model} at {endpoint.url})"))
     return rows
+
+
+def aloud(text: str) -> str:
+    """What a model says, without what it thought before."""
+    return THOUGHT.sub("", text).strip()
 
 
 def unusable(text: str, most_chars: int = 20_000) -> str:

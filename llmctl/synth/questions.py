@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from llmctl.synth.asking import seed_of
-from llmctl.synth.made import unusable
+from llmctl.synth.made import aloud, unusable
 
 PROMPT = """\
 Here is a passage.
@@ -71,7 +71,7 @@ def by_rule(passage: str) -> Question | None:
 
 def parsed(text: str, passage: str) -> Question | str:
     """What a model wrote about the passage as a question, or why it is not usable."""
-    match = _LINES.search(text[:4000])
+    match = _LINES.search(aloud(text)[:4000])
     if not match:
         return "no question and answer" if text.strip() else "empty"
     question, answer = match[1].strip(), match[2].strip().strip("\"'")

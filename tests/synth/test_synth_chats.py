@@ -32,7 +32,7 @@ def talk(body: dict[str, Any]) -> str:
     """Plays both sides; each first question is about another number."""
     said, seed = body["messages"], body["seed"]
     if said[0]["role"] == "system":
-        return f"Answer {(len(said)) // 2} to: {said[-1]['content'][:40]}"
+        return f"<think>\nHm.\n</think>\n\nAnswer {(len(said)) // 2} to: {said[-1]['content'][:40]}"
     if "Here is a conversation" in said[0]["content"]:
         return f'"And what of {seed}?"'
     return f"Person: Tell me what {seed} has to do with {seed // 3}, please?"

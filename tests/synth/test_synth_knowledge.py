@@ -76,6 +76,7 @@ def test_questions_by_rule(sentence: str, question: str, answer: str) -> None:
     [
         ("Question: How long is the bridge?\nAnswer: 80 metres", ""),
         ("**Question:** How long is the bridge?\n\n**Answer:** 80 Metres.", ""),
+        ("<think>Question: no? Answer: no</think>Question: How long is the bridge?\nAnswer: 80 metres", ""),
         ("", "empty"),
         ("I cannot do that.", "no question and answer"),
         ("Question: How long is the bridge in the passage?\nAnswer: 80 metres", "needs the passage"),
