@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmctl.eval.arena_judges import said
 from llmctl.eval.arena_prompts import Prompt
 from llmctl.report import html
 from llmctl.report.markdown import table
 
 Row = Mapping[str, Any]
+_ALL = 1200  # points of Elo: odds of a thousand to one, beyond which a term has no finite value to speak of
 _MOST_PROMPTS = 60  # games.jsonl and items/ have them all
 
 
@@ -77,7 +80,7 @@ def _ratings(results: Row) -> html.Html:
         other = _row_of(results["length_controlled"], r["model"])
         shown = [html.interval(f"{x['rating']:.0f}", f"{x['low']:.0f}", f"{x['high']:.0f}") for x in (r, other) if x]
         length = next(m["mean_length"] for m in results["models"] if m["label"] == r["model"])
-        share = html.interval(f"{100 * r['points']:.1f} %", "", "", r["points"], f"of {r['games']:,} games")
+        share = f"{100 * r['points']:.1f} % of {r['games']:,} games"
         rows.append([r["model"], *shown, share, f"{length:,.0f}"])
     caption = "Elo's scale, mean 1000; 400 points are odds of ten to one; in small type the 95 % interval"
     return html.table(_columns(results), rows, caption)
@@ -100,15 +103,18 @@ def _games(prompts: Sequence[Prompt], answers: Mapping[str, Sequence[Row]], game
         best = max((p for p in points.values() if p is not None), default=None)
         winners = [label for label, p in points.items() if p is not None and p == best]
         replies = [
-            html.Reply(label, str(given[i]["text"]), label in winners, _note(points[label]))
+            html.Reply(label, str(given[i]["text"]), label in winners, _note(points[label]), _fared(label, winners))
             for label, given in answers.items()
         ]
-        asked = "\n\n".join(f"{m.get('role')}: {m.get('content')}" for m in prompt.messages)
-        shown = html.example(html.Example(asked, "", replies))
-        said = [f"{g['first']} before {g['second']}: {g['why']}" for g in mine if g["why"]]
-        folded = html.folded("what the judge said", *(html.tag("pre", s) for s in said)) if said else html.Html("")
+        words = [f"{g['first']} before {g['second']}: {g['why']}" for g in mine if g["why"]]
+        judged = html.folded("what the judge said", *(html.tag("pre", s) for s in words)) if words else html.Html("")
         sort = f"{winners[0]} wins" if len(winners) == 1 else "nobody wins alone"
-        blocks.append((sort if len(answers) < 6 else "games", html.Html(shown + folded)))
+        blocks.append(
+            (
+                sort if len(answers) < 6 else "games",
+                html.example(html.Example(said(prompt.messages), "", replies), judged),
+            )
+        )
     return html.filtered("games", blocks)
 
 
@@ -120,6 +126,12 @@ def _share(label: str, games: Sequence[Row]) -> float | None:
         if g["score"] is not None and label in (g["first"], g["second"])
     ]
     return sum(scores) / len(scores) if scores else None
+
+
+def _fared(label: str, winners: Sequence[str]) -> str:
+    if label not in winners:
+        return "lost"
+    return "won" if len(winners) == 1 else "drew"
 
 
 def _note(points: float | None) -> str:
@@ -148,4 +160,6 @@ def _row_of(found: Row | None, model: str) -> Row | None:
 
 
 def _points(term: Row) -> str:
+    if abs(term["value"]) > _ALL:
+        return f"more than {math.copysign(_ALL, term['value']):+.0f} points (it decided nearly every game)"
     return f"{term['value']:+.0f} points ({term['low']:+.0f} to {term['high']:+.0f})"

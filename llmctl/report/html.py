@@ -23,12 +23,13 @@ class Html(str):
 
 @dataclass(frozen=True)
 class Reply:
-    """What one model answered to an example: right or wrong, and a note (how it was judged)."""
+    """What one model answered to an example: right or wrong (or what `verdict` calls it instead), and a note."""
 
     by: str
     text: str
     right: bool
     note: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,11 @@ def image(png: bytes, caption: str) -> Html:
     )
 
 
-def example(item: Example) -> Html:
-    """One item: closed it shows the question and a mark for each model, open what was expected and what each said."""
+def example(item: Example, *more: object) -> Html:
+    """One item: closed it shows the question and a mark for each model, open what was expected and what each said.
+
+    `more` stands below the replies.
+    """
     marks = "".join(
         f'<span class="{"right" if r.right else "wrong"}" title="{text(r.by)}">{"✓" if r.right else "✗"}</span>'
         for r in item.replies
@@ -127,12 +131,13 @@ def example(item: Example) -> Html:
     parts += [tag("dt", "expected"), tag("dd", tag("pre", item.expected))] if item.expected else []
     replies = [tag("dl", *_reply(r)) for r in item.replies]
     shown = tag("div", *replies, cls="sides") if len(replies) == 2 else Html("".join(replies))
-    return folded(head, tag("dl", *parts), shown)
+    return folded(head, tag("dl", *parts), shown, *more)
 
 
 def _reply(r: Reply) -> tuple[Html, Html]:
     """Who answered and whether rightly, and the answer. Two of them stand side by side where there is room."""
-    mark = tag("span", "✓ right" if r.right else "✗ wrong", cls="right" if r.right else "wrong")
+    verdict = r.verdict or ("right" if r.right else "wrong")
+    mark = tag("span", f"{'✓' if r.right else '✗'} {verdict}", cls="right" if r.right else "wrong")
     note = tag("small", f" {r.note}") if r.note else Html("")
     return tag("dt", r.by, " ", mark, note), tag("dd", tag("pre", r.text or "(nothing)"))
 

@@ -145,6 +145,9 @@ def line_chart(
             axes.plot(dots.x, dots.y, "o", color=COLOURS[i % len(COLOURS)], markersize=4.5, label=label)
         if log_x:
             axes.set_xscale("log")
+            # Matplotlib's own labels are formulas, which are not parsed here.
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e+0", "e").replace("e+", "e"))
+            axes.xaxis.set_minor_formatter(lambda value, _: "")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(True, alpha=0.25)
