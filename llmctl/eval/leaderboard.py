@@ -88,7 +88,7 @@ def cell(score: Mapping[str, Any] | None) -> str:
         return ""
     scale, digits, sign = (100, 1, " %") if score["unit"] == "share" else (1, 4, "")
     value = f"{scale * score['value']:.{digits}f}{sign}"
-    if score["low"] is None:
+    if score["low"] is None or score["high"] is None:
         return value
     return f"{value} ({scale * score['low']:.{digits}f} – {scale * score['high']:.{digits}f})"
 

@@ -56,11 +56,16 @@ def score_chart(results: Mapping[str, Any]) -> list[Chart]:
     bars = []
     for label in dict.fromkeys(s["model"] for s in shares):
         mine = {s["task"]: s for s in shares if s["model"] == label}
-        columns = [[100 * mine[t][k] if t in mine else None for t in tasks] for k in ("value", "low", "high")]
+        columns = [[_percent(mine[t][k]) if t in mine else None for t in tasks] for k in ("value", "low", "high")]
         bars.append(Bars(label, *columns))
     if not bars:
         return []
     return [bar_chart("scores", "Right, with 95 % intervals", [task_name(t) for t in tasks], bars, "%", top=100)]
+
+
+def _percent(share: float | None) -> float | None:
+    """A single item has a score, but no interval."""
+    return None if share is None else 100 * share
 
 
 def _tiles(results: Mapping[str, Any]) -> html.Html:

@@ -20,13 +20,13 @@ def markdown(results: Mapping[str, Any]) -> str:
     Two models stand side by side with their differences. Of the groups only known and made-up names are told apart:
     they ask for opposite things.
     """
+    told = [f"- {compared(c)}" for c in results["paired"] if c["task"] == ALL]
     if side_by_side(results):
-        return compare.markdown(results, task_name, value)
+        return "\n".join([compare.markdown(results, task_name, value), *told]).rstrip() + "\n"
     labels = [m["label"] for m in results["models"]]
     shown = [[task_name(*key), *cells] for key, cells in score_rows(results) if not key[1] or key[0] == "names"]
     lines = [table(["task", *labels], shown)]
-    lines += [f"- {compared(c)}" for c in results["paired"] if c["task"] == ALL]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *told]).rstrip() + "\n"
 
 
 def score_rows(results: Mapping[str, Any]) -> list[tuple[tuple[str, str], list[str]]]:
