@@ -125,11 +125,19 @@ def _passes(task: Task, metric: Metric, tests: str, programs: Sequence[str], run
     return {f"pass@{k}{behind}": pass_at_k(len(programs), passed, k) for k in ks}
 
 
+# A perplexity beyond exp(300) says nothing more, and its square must still be a number.
+_MOST_NATS = 300.0
+
+
+def _weighted(x: np.ndarray) -> np.ndarray:
+    return np.exp(np.minimum(-x[..., 0].sum(1) / x[..., 1].sum(1), _MOST_NATS))
+
+
 _OVERALL: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     # Of (draws, items), or (draws, items, 2) with a log-likelihood and what it is divided by.
-    "perplexity": (lambda x: np.exp(-x.mean(1)), "perplexity"),
-    "word_perplexity": (lambda x: np.exp(-x[..., 0].sum(1) / x[..., 1].sum(1)), "perplexity a word"),
-    "byte_perplexity": (lambda x: np.exp(-x[..., 0].sum(1) / x[..., 1].sum(1)), "perplexity a byte"),
+    "perplexity": (lambda x: np.exp(np.minimum(-x.mean(1), _MOST_NATS)), "perplexity"),
+    "word_perplexity": (_weighted, "perplexity a word"),
+    "byte_perplexity": (_weighted, "perplexity a byte"),
     "bits_per_byte": (lambda x: -x[..., 0].sum(1) / x[..., 1].sum(1) / log(2), "bits a byte"),
 }
 
@@ -162,6 +170,7 @@ def share_of(values: Sequence[float], seed: int) -> dict[str, Any]:
     n, whole = len(values), all(v in (0.0, 1.0) for v in values)
     correct = int(sum(values)) if whole else None
     _, low, high = (None, *wilson(int(sum(values)), n)) if whole else bootstrap(values, lambda x: x.mean(1), seed)
+    low, high = (0.0, 1.0) if low is None else (low, high)  # one item says nothing
     error = standard_error(values)
     # As the harness sums, so that the digits agree.
     mean = sum(values) / n
@@ -170,11 +179,11 @@ def share_of(values: Sequence[float], seed: int) -> dict[str, Any]:
 
 def _overall(values: Sequence[Any], metric: str, seed: int) -> dict[str, Any]:
     if metric == "perplexity":
-        value = exp(-sum(values) / len(values))
+        value = -sum(values) / len(values)
     else:
         nats, units = zip(*values, strict=True)
         value = -sum(nats) / sum(units)
-        value = value / log(2) if metric == "bits_per_byte" else exp(value)
+    value = value / log(2) if metric == "bits_per_byte" else exp(min(value, _MOST_NATS))
     figure, unit = _OVERALL[metric]
     error, low, high = bootstrap(values, figure, seed)
     found = {"n": len(values), "correct": None, "value": value, "stderr": error, "low": low, "high": high}
