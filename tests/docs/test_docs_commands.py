@@ -15,7 +15,7 @@ from pathlib import Path
 
 import files
 import pytest
-from small import CI, FINEWEB, QUICKSTART, SITE, SWEEP, YOUR_DATA, flags
+from small import CI, FINEWEB, QUICKSTART, R1_ZERO, RLHF, SITE, SWEEP, YOUR_DATA, flags
 
 from llmctl.pipeline.docs import refreshed
 
@@ -44,6 +44,8 @@ RECIPES = {
     "quickstart": QUICKSTART,
     "site": SITE,
     "fineweb": FINEWEB,
+    "r1-zero": R1_ZERO,
+    "rlhf": RLHF,
     "sweep": SWEEP,
     "ci": CI,  # last: other names hold these two letters
 }
