@@ -64,6 +64,9 @@ def screen_for(console: Console, history: str | None, markdown: bool) -> Screen:
     """A terminal where there is one to sit at, else plain text. `history`: the file that keeps what was typed."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return Screen(console)
-    from llmctl.chat.terminal import Terminal
-
+    try:
+        from llmctl.chat.terminal import Terminal
+    except ImportError:
+        console.warn("prompt_toolkit is not installed: plain input, without history or completion")
+        return Screen(console)
     return Terminal(console, history, markdown)

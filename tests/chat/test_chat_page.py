@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,9 @@ class Browser:
     def until(self, script: str, seconds: float = 20) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if found := self.run(script):
-                return found
+            with suppress(AssertionError):  # the page is still on its way
+                if found := self.run(script):
+                    return found
             time.sleep(0.05)
         raise AssertionError(f"never true: {script}\n{self.run('document.body.innerText')}")
 
