@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 _TOKENS = 4096  # of a pass, padding included: large enough for the matrix units, small enough for the caches
 _LOGITS = 1 << 25  # numbers of one block of logits: 128 MB
-_SHARED = 16  # a shorter beginning is not worth a pass of its own
+_PASS = 256  # tokens: what a pass of its own costs besides its arithmetic; fewer saved are not worth it
 _PADDING = -1
 
 Scored = tuple[Sequence[int], int]
@@ -83,18 +83,18 @@ def likelihoods(model: Any, groups: Sequence[Sequence[Scored]]) -> list[list[Lik
     """
     rows = [_row(group) for group in groups]
     device = next(model.parameters()).device
-    shared = _shared(rows, groups)
-    front = _Front()
-    if shared:
-        front.recording = True
-        ids = torch.from_numpy(rows[0].ids[:shared]).to(device)[None]
-        model(ids, positions=torch.arange(shared, device=device)[None], cache=front)
-        front.recording = False
-        rows = [row.cut(shared) for row in rows]
     found: list[list[Likelihood]] = [[] for _ in groups]
-    for part in _batches(rows):
-        for i, scored in zip(part, _run(model, [rows[i] for i in part], front, shared, device), strict=True):
-            found[i] = scored
+    for members, shared in _families([_trunk(row, group) for row, group in zip(rows, groups, strict=True)]):
+        front = _Front()
+        if shared:
+            front.recording = True
+            ids = torch.from_numpy(rows[members[0]].ids[:shared]).to(device)[None]
+            model(ids, positions=torch.arange(shared, device=device)[None], cache=front)
+            front.recording = False
+        mine = [rows[i].cut(shared) for i in members]
+        for part in _batches(mine):
+            for i, scored in zip(part, _run(model, [mine[i] for i in part], front, shared, device), strict=True):
+                found[members[i]] = scored
     return found
 
 
@@ -122,14 +122,33 @@ def _row(group: Sequence[Scored]) -> _Row:
     )
 
 
-def _shared(rows: Sequence[_Row], groups: Sequence[Sequence[Scored]]) -> int:
-    """How many tokens all rows begin with, none of which predicts a scored one; 0 where they are not worth it."""
-    if len(rows) < 2:
-        return 0
-    first = min(start for group in groups for _, start in group) - 1
-    least = min(int((row.branches == 0).sum()) for row in rows)
-    found = common_length([row.ids[: min(first, least)].tolist() for row in rows])
-    return found if found >= _SHARED else 0
+def _trunk(row: _Row, group: Sequence[Scored]) -> list[int]:
+    """The tokens that a row may share with others: none behind the first that predicts a scored one."""
+    first = min(start for _, start in group) - 1
+    return [int(i) for i in row.ids[: min(first, int((row.branches == 0).sum()))]]
+
+
+def _families(trunks: Sequence[list[int]]) -> list[tuple[list[int], int]]:
+    """(rows, how many tokens they begin with), so that few tokens are run: rows in the order of their tokens are parted
+    where neighbours share least, as long as the parts save more than the whole. What saves nothing is one family.
+    """
+    order = sorted(range(len(trunks)), key=lambda i: trunks[i])
+    same = [common_length([trunks[i], trunks[j]]) for i, j in pairwise(order)]
+
+    def best(begin: int, end: int) -> tuple[int, list[tuple[int, int, int]]]:
+        """(tokens saved, families as (begin, end, shared)) among the sorted rows from `begin` to `end`."""
+        if end - begin < 2:
+            return 0, []
+        least = min(same[begin : end - 1])
+        whole = max(0, (end - begin - 1) * least - _PASS)
+        cuts = [begin, *(i + 1 for i in range(begin, end - 1) if same[i] == least), end]
+        parts = [best(low, high) for low, high in pairwise(cuts)]
+        saved = sum(part[0] for part in parts)
+        return (saved, [f for part in parts for f in part[1]]) if saved > whole else (whole, [(begin, end, least)])
+
+    families = [(order[begin:end], n) for begin, end, n in best(0, len(order))[1] if (end - begin - 1) * n > _PASS]
+    alone = sorted(set(order).difference(*(members for members, _ in families)))
+    return families + ([(alone, 0)] if alone else [])
 
 
 def _batches(rows: Sequence[_Row]) -> list[list[int]]:

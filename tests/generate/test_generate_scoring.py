@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmctl.generate.engine import Engine
-from llmctl.generate.scoring import Scored
+from llmctl.generate.scoring import Scored, _families
 from llmctl.model.config import ModelConfig
 from llmctl.model.transformer import Transformer
 
@@ -44,7 +44,7 @@ def agree(engine: Engine, groups: list[list[Scored]]) -> None:
             assert one.greedy == greedy and one.total == pytest.approx(sum(logprobs), abs=1e-4)
 
 
-@pytest.mark.parametrize("prefix", [0, 30])
+@pytest.mark.parametrize("prefix", [0, 30])  # 20 rows: a pass of its own is worth 30 tokens
 @pytest.mark.parametrize("seed", range(3))
 def test_trees_and_a_common_beginning_change_nothing(engine: Engine, prefix: int, seed: int) -> None:
     rng = random.Random(seed)
@@ -81,3 +81,16 @@ def test_what_is_greedy_is_said_to_be(engine: Engine) -> None:
 def test_a_whole_context_and_nothing_at_all(engine: Engine) -> None:
     agree(engine, [[(list(range(60)) + list(range(37)), 40)]])
     assert engine.likelihoods([]) == []
+
+
+def test_families_of_rows_share_what_is_worth_it_and_many_rows_are_parted_quickly() -> None:
+    few, more = list(range(300)), list(range(400, 800))
+    trunks = [[*few, i] for i in range(5)] + [[*more, i] for i in range(5)] + [[9, 9, 9], [*few[:9], 50]]
+    found = sorted(_families(trunks), key=lambda f: -f[1])
+    assert found == [([5, 6, 7, 8, 9], 400), ([0, 1, 2, 3, 4], 300), ([10, 11], 0)]
+    assert _families([]) == [] and _families([[1, 2]]) == [([0], 0)]
+    many = [[1, 2, i % 7, i] for i in range(5000)]
+    nested = [list(range(n)) for n in range(2, 400)]  # each begins the next
+    for some in (many, nested):
+        assert sorted(i for members, _ in _families(some) for i in members) == list(range(len(some)))
+        assert all(some[i][:n] == some[members[0]][:n] for members, n in _families(some) for i in members)
