@@ -33,6 +33,13 @@ def write(folder: Path, site: str) -> None:
     _lines(folder / "pairs.jsonl", pairs)
     (folder / "hh-rlhf/harmless-base").mkdir(parents=True)
     _lines(folder / "hh-rlhf/harmless-base/train.jsonl", pairs)
+    rivers = [{"question": f"Which river is {i}?", "choices": ["the Nile", "the Po"], "right": i % 2} for i in range(6)]
+    _lines(folder / "rivers.jsonl", rivers)
+    (folder / "rivers.yaml").write_text(
+        "task: rivers\ndataset_path: json\ndataset_kwargs: {data_files: {test: rivers.jsonl}}\ntest_split: test\n"
+        'output_type: multiple_choice\nfewshot_split: test\nnum_fewshot: 1\ndoc_to_text: "{{question}}"\n'
+        "doc_to_choice: choices\ndoc_to_target: right\n"
+    )
     with gzip.open(folder / "oasst_trees.jsonl.gz", "wt") as f:
         f.writelines(json.dumps(_tree(i)) + "\n" for i in range(6))
 
