@@ -88,7 +88,8 @@ def _conversations_of(row: dict[str, Any], trees: oasst.Paths) -> tuple[str, lis
 
 def _finished(turns: list[Message], row: dict[str, Any], values: dict[str, str], unfilled: set[str]) -> dict[str, Any]:
     messages = tidy([{"role": t["role"], "content": _filled(t["content"], values, unfilled)} for t in turns])
-    return {"messages": messages, **{key: row[key] for key in _KEPT if isinstance(row.get(key), str)}}
+    kept = {key: row[key] for key in _KEPT if isinstance(row.get(key), (str, int, float))}
+    return {"messages": messages, **{key: v if isinstance(v, str) else json.dumps(v) for key, v in kept.items()}}
 
 
 def _filled(content: Any, values: dict[str, str], unfilled: set[str]) -> Any:

@@ -81,3 +81,10 @@ def test_lone_surrogates_do_not_reach_a_tokenizer(shelf) -> None:
 
 def _put(shelf, rows) -> Artifact:
     return shelf.rows("conversations", "hostile", rows)
+
+
+def test_an_answer_that_is_a_number_counts_as_its_text(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "The answer is 4."}]
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"messages": turns, "answer": 4, "check": "number"}) + "\n")
+    found = questions(config(), [Foreign(tmp_path / "mine.jsonl", "0")], [])
+    assert [q.answer for q in found.items] == ["4"]
