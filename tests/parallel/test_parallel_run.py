@@ -211,6 +211,17 @@ def test_several_mistakes_stay_readable_across_processes() -> None:
     assert kind == "mistake" and UserError(*parts).message() == "a: one\nb: two"
 
 
+_OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _others() -> None:
+    """The children that are there already: other tests of this process may have left a server standing ready."""
+    _OTHERS.clear()
+    _OTHERS.update(p.pid for p in psutil.Process().children())
+
+
 def _children() -> list[psutil.Process]:
-    """Child processes, without multiprocessing's own resource tracker, which stays by design."""
-    return [p for p in psutil.Process().children() if "resource_tracker" not in " ".join(p.cmdline())]
+    """This test's child processes, without multiprocessing's own resource tracker, which stays by design."""
+    found = [p for p in psutil.Process().children() if p.pid not in _OTHERS]
+    return [p for p in found if "resource_tracker" not in " ".join(p.cmdline())]
