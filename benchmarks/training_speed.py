@@ -131,7 +131,7 @@ CONTENDERS: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
     "nanochat, as it comes": nanochat,
     "nanochat, bf16": nanochat,
     "llmctl, qwen3": lambda given: ours(given, "qwen3"),
-    "llmctl, nanochat's shape": lambda given: ours(given, "nanochat"),
+    "llmctl, nanochat shape": lambda given: ours(given, "nanochat"),
 }
 
 if __name__ == "__main__":
