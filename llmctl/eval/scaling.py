@@ -77,7 +77,7 @@ def measured(config: EvalConfig, runs: list[Run], notes: list[str]) -> dict[str,
         "held_back": checked,
         "best": [{**foretold(*law.best(c)), **_best(laws, c)} for c in budgets],
         "predicted": [foretold(*_pair(text)) for text in how.predict],
-        "exponent": _interval(law.beta / (law.alpha + law.beta), [x.beta / (x.alpha + x.beta) for x in laws]),
+        "exponent": _interval(law.data_exponent, [x.data_exponent for x in laws]),
         "notes": notes,
     }
 

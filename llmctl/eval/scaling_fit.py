@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+_TINY = 1e-300  # in place of 0
 FLOPS = 6.0
 """Floating-point operations a parameter and token of training (Kaplan et al., arXiv 2001.08361)."""
 FEWEST = 6
@@ -55,9 +56,16 @@ class Law:
     def best(self, flops: float) -> tuple[float, float]:
         """(N, D) with the lowest loss among those with 6 N D = `flops`, where both terms fall equally fast."""
         total = self.alpha + self.beta
-        g = (self.alpha * self.A / (self.beta * self.B)) ** (1 / total)
-        n = g * (flops / FLOPS) ** (self.beta / total)
+        # In logarithms, and away from 0: few or strange runs give laws in which a term has vanished.
+        a, b = (max(x, _TINY) for x in (self.alpha * self.A, self.beta * self.B))
+        power = (math.log(a) - math.log(b) + self.beta * math.log(flops / FLOPS)) / max(total, _TINY)
+        n = math.exp(min(max(power, -100.0), 100.0))
         return n, flops / FLOPS / n
+
+    @property
+    def data_exponent(self) -> float:
+        """With which power of the budget the best size grows."""
+        return self.beta / max(self.alpha + self.beta, _TINY)
 
     def coefficients(self) -> dict[str, float]:
         """By name."""

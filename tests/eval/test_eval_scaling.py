@@ -175,3 +175,10 @@ def test_a_model_that_went_on_from_another_is_no_run(shelf, workspace: Workspace
     shelf.model("chat", "sft")
     with pytest.raises(UserError, match="'chat' is no run of its own"):
         run(EvalConfig(models=["chat"], mode="scaling"), workspace, console)
+
+
+@pytest.mark.parametrize("law", [(1, 0, 2, 0.3, 0.4), (1, 2, 0, 0.3, 0.4), (1, 2, 2, 0, 0), (1, 1e-200, 1e200, 3, 3)])
+def test_a_law_in_which_a_term_has_vanished_has_a_best_size_all_the_same(law: tuple[float, ...]) -> None:
+    n, d = Law(*law).best(1e15)
+    assert n > 0 and d > 0 and 6 * n * d == pytest.approx(1e15) and Law(*law).data_exponent >= 0
+    assert Law(*law).loss(n, d) >= 1
