@@ -21,6 +21,9 @@ import faulty_parsers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+sys.path.insert(0, str(Path(__file__).parent))
+from filter_helpers import PROSE
+
 from llmctl.errors import UserError
 from llmctl.filter import html_shortcuts
 from llmctl.filter.config import ExtractSettings
@@ -32,14 +35,6 @@ from llmctl.parallel import Guard
 
 needs_resiliparse = pytest.mark.skipif(importlib.util.find_spec("resiliparse") is None, reason="an extra: [fast]")
 EXTRACTORS = ["trafilatura", pytest.param("resiliparse", marks=needs_resiliparse)]
-PROSE = (
-    "The committee met on Tuesday to talk about the bridge that crosses the river near the old mill.\n"
-    "Nobody knew who had built it, although the mayor claimed to have seen a drawing in the archive.\n"
-    "A farmer with two dogs said that heavy carts should take another road until somebody repairs it.\n"
-    "His neighbour wanted to know how much such repairs would cost and whether the county would help.\n"
-    "They agreed to write a letter, which the schoolteacher will read aloud on market day next week.\n"
-    "After the meeting everyone walked home through the rain, and the dogs ran ahead of their master."
-)
 ARTICLE = "".join(f"<p>{line}</p>" for line in PROSE.split("\n"))
 PAGE = (
     "<html><head><title>The bridge</title><script>var a = 1;</script></head><body><nav><a href=/>Home</a> "

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+from filter_helpers import PROSE
 
 from llmctl.filter import characters
 from llmctl.filter.c4 import C4
@@ -36,15 +40,6 @@ from llmctl.filter.row import Row, Scorer
 from llmctl.filter.words import numbered, words
 from llmctl.formats.document import Document
 
-# Every rule passes on this.
-PROSE = (
-    "The committee met on Tuesday to talk about the bridge that crosses the river near the old mill.\n"
-    "Nobody knew who had built it, although the mayor claimed to have seen a drawing in the archive.\n"
-    "A farmer with two dogs said that heavy carts should take another road until somebody repairs it.\n"
-    "His neighbour wanted to know how much such repairs would cost and whether the county would help.\n"
-    "They agreed to write a letter, which the schoolteacher will read aloud on market day next week.\n"
-    "After the meeting everyone walked home through the rain, and the dogs ran ahead of their master."
-)
 REPETITION = GopherRepetition(GopherRepetitionSettings())
 QUALITY = GopherQuality(GopherQualitySettings())
 CLEAN = C4(C4Settings())
