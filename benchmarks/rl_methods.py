@@ -5,9 +5,9 @@
 
 MODEL is a chat model of the workspace that has learned some of `synth`'s sums. Every method starts from it and
 practises three-digit sums, every seed with other problems and other samples; before and after, the same held-out
-problems are answered greedily. `best-of-n` trains nothing, so its right replies are learned by `sft`; `dpo` gets comparisons of a
-right with a wrong reply of the model's own. A finished run of an earlier call is taken as it is. The interval of a row
-is Wilson's of one model on these problems, that of a method the standard error of its mean over the seeds.
+problems are answered greedily. `best-of-n` trains nothing, so its right replies are learned by `sft`; `dpo` gets
+comparisons of a right with a wrong reply of the model's own. A finished run of an earlier call is taken as it is. The
+interval of a row is Wilson's of one model on these problems, that of a method the standard error over the seeds.
 """
 
 from __future__ import annotations
