@@ -78,23 +78,25 @@ class _HeadLoss(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, hidden: Tensor, targets: Tensor, weights: Tensor, head: Tensor, cap: float, compiled: bool
     ) -> Tensor:
-        device, needed = hidden.device.type, any(ctx.needs_input_grad)
+        device, needed, learned = hidden.device.type, any(ctx.needs_input_grad), ctx.needs_input_grad[3]
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.dtype
         h, w = hidden.detach().to(dtype), head.detach().to(dtype)
         softmax = _fused() if compiled else softmax_loss
         total = torch.zeros((), device=hidden.device)
-        d_hidden, d_head = (torch.empty_like(h), torch.zeros_like(head)) if needed else (None, None)
+        d_hidden = torch.empty_like(h) if needed else None
+        d_head = torch.zeros_like(head) if learned else None  # a frozen head (LoRA) saves a third of the products
         for at in range(0, len(h), CHUNK):
             piece = slice(at, at + CHUNK)
             logits = h[piece] @ w.T
-            if d_hidden is None or d_head is None:
+            if d_hidden is None:
                 x = cap * torch.tanh(logits.float() / cap) if cap else logits.float()
                 total += F.cross_entropy(x, targets[piece], reduction="none") @ weights[piece]
                 continue
             part, gradient = softmax(logits, targets[piece], weights[piece], cap)
             total += part
             torch.mm(gradient, w, out=d_hidden[piece])
-            d_head += gradient.T @ h[piece]
+            if d_head is not None:
+                d_head += gradient.T @ h[piece]
         if d_hidden is not None:
             ctx.save_for_backward(d_hidden.to(hidden.dtype), d_head)
         return total
@@ -102,4 +104,4 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         d_hidden, d_head = ctx.saved_tensors
-        return d_hidden * outer[0], None, None, d_head * outer[0], None, None
+        return d_hidden * outer[0], None, None, None if d_head is None else d_head * outer[0], None, None

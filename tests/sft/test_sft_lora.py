@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from sft_made import little_tokenizer, make_conversations, make_model, rows, write_rows
 from test_sft_stage import config
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmctl.console import Console
 from llmctl.errors import UserError
@@ -18,11 +21,14 @@ from llmctl.model import hub
 from llmctl.model.chat_format import CHATML, format_of, render, render_prompt
 from llmctl.model.config import ModelConfig
 from llmctl.model.folder import load_model, save_model
+from llmctl.model.lora import add_adapters
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.model.transformer import Transformer
 from llmctl.pipeline import registry
 from llmctl.pipeline.execute import show_plan
 from llmctl.sft import stage
+from llmctl.train.batch import Batch
+from llmctl.train.loss import lm_loss
 from llmctl.train.packing import PackedSource
 
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.1}
@@ -141,3 +147,33 @@ def test_tokens_that_had_to_be_added_are_trained_with_adapters(workspace, consol
     new = model.embed_tokens.weight[[known.specials["<|im_start|>"], known.specials["<|im_end|>"]]]
     assert not torch.allclose(new[0], new[1], atol=1e-3)
     assert len(render(ASKED, known).ids) > 3
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_what_is_frozen_has_no_gradient_and_costs_no_products(tables: bool) -> None:
+    """The products of a step, counted by torch itself: one a frozen head for the loss, one for its input's gradient."""
+    tok = little_tokenizer()
+    torch.manual_seed(0)
+    shape = ModelConfig(tok.vocab_size, layers=1, width=16, heads=2, kv_heads=2, head_dim=8, mlp_width=32, context=32)
+    model = Transformer(shape)
+    add_adapters(model, 2, 4.0, tables=tables)
+    ids = torch.randint(0, tok.vocab_size, (2, 16))
+    with ProductCount() as count:
+        lm_loss(model, Batch(ids, ids, torch.ones(2, 16))).total.backward()
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == {
+        n for n, p in model.named_parameters() if "lora_" in n or (tables and n == "embed_tokens.weight")
+    }
+    assert count.found[tok.vocab_size] == (3 if tables else 2)
+
+
+class ProductCount(TorchDispatchMode):
+    """How many matrix products had a side of each size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm):
+            self.found.update({size for a in args if isinstance(a, torch.Tensor) for size in a.shape})
+        return func(*args, **(kwargs or {}))
