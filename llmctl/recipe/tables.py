@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -17,11 +18,15 @@ def settings_table(schema: type[BaseModel]) -> str:
 
 
 def rows_of(schema: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """(key, type, default, documentation) of every setting, groups opened."""
+    """(key, type, default, documentation) of every setting, groups opened. The groups that a stage shares with another
+    come last: its own settings say what it does.
+    """
     found = []
-    for name, field in schema.model_fields.items():
+    own = inspect.get_annotations(schema)
+    fields = schema.model_fields.items()
+    for name, field in sorted(fields, key=lambda f: not prefix and f[0] not in own and _is_group(f[1].annotation)):
         group = field.annotation
-        if isinstance(group, type) and issubclass(group, BaseModel):
+        if _is_group(group):
             found += rows_of(group, f"{prefix}{name}.")
             continue
         text = " ".join((field.description or "").split()).replace("|", "\\|")
@@ -30,6 +35,10 @@ def rows_of(schema: type[BaseModel], prefix: str = "") -> list[tuple[str, str, s
         found.append((f"{prefix}{name}", shown, _default(field), text))
         found += rows_of(inner, f"{prefix}{name}.") if inner else []
     return found
+
+
+def _is_group(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _optional_group(annotation: Any) -> type[BaseModel] | None:

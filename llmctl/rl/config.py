@@ -7,26 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from llmctl.errors import nearest
-from llmctl.recipe import InputOf, NoResult, Settings, StageSettings
+from llmctl.recipe import InputOf, NoResult, Settings
 from llmctl.rl.methods import GROUPED, METHODS, PRESETS
 from llmctl.train.settings import OptimizerSettings, ScheduleSettings, TrainSettings
-from llmctl.verify.code import CodeOptions
-from llmctl.verify.countdown import CountdownOptions
-from llmctl.verify.decimals import DecimalsOptions
-from llmctl.verify.gsm8k import Gsm8kOptions
-from llmctl.verify.identity import IdentityOptions
-from llmctl.verify.letters import LettersOptions
-from llmctl.verify.lookup import LookupOptions
-from llmctl.verify.mathematics import MathOptions
-from llmctl.verify.names import NamesOptions
-from llmctl.verify.python_tool import PythonOptions
-from llmctl.verify.spelling import SpellingOptions
-from llmctl.verify.sums import SumsOptions
+from llmctl.verify import KINDS
+from llmctl.verify.options import ProblemSettings
 
-TASKS = (
-    "sums", "countdown", "letters", "spelling", "decimals", "gsm8k", "math", "code", "identity", "names", "lookup",
-    "python",
-)  # fmt: skip
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -239,7 +225,7 @@ class RlTrainSettings(TrainSettings):
     """`torch.compile`. Off: roll-outs differ in length at every step, and each new shape would be compiled again."""
 
 
-class RlConfig(StageSettings):
+class RlConfig(ProblemSettings):
     """Reinforcement learning from answers that can be checked, from a reward model, or from both."""
 
     stage: ClassVar[str] = "rl"
@@ -252,30 +238,6 @@ class RlConfig(StageSettings):
     chance earns nothing and teaches nothing."""
     task: str = "sums"
     """The kind of problems to practise, made by code with known answers."""
-    sums: SumsOptions = SumsOptions()
-    """The problems of the task `sums`."""
-    identity: IdentityOptions = IdentityOptions()
-    """The problems of the task `identity`."""
-    names: NamesOptions = NamesOptions()
-    """The problems of the task `names`."""
-    lookup: LookupOptions = LookupOptions()
-    """The problems of the task `lookup`, solved with the search tool."""
-    python: PythonOptions = PythonOptions()
-    """The problems of the task `python`, solved with the python tool."""
-    countdown: CountdownOptions = CountdownOptions()
-    """The problems of the task `countdown`: reach a number by arithmetic on others."""
-    letters: LettersOptions = LettersOptions()
-    """The problems of the task `letters`: counting them in words."""
-    spelling: SpellingOptions = SpellingOptions()
-    """The problems of the task `spelling`."""
-    decimals: DecimalsOptions = DecimalsOptions()
-    """The problems of the task `decimals`: which of two is larger."""
-    gsm8k: Gsm8kOptions = Gsm8kOptions()
-    """The problems of the task `gsm8k`: word problems, the published ones or made by code."""
-    math: MathOptions = MathOptions()
-    """The problems of the task `math`."""
-    code: CodeOptions = CodeOptions()
-    """The problems of the task `code`: programs that pass tests, run in the sandbox."""
     data: Annotated[list[str], InputOf(("conversations", "comparisons"), files=True)] = []
     """Prompts from conversations or comparisons, in place of `task`. Rows with an `answer` and a `check` are judged by
     rule, others need `reward` or `function`. For `dpo`: the comparisons."""
@@ -308,8 +270,8 @@ class RlConfig(StageSettings):
     @field_validator("task")
     @classmethod
     def _known_task(cls, task: str) -> str:
-        if task not in TASKS:
-            raise ValueError(f"no task {task!r}{nearest(task, TASKS)}; tasks: {', '.join(TASKS)}")
+        if task not in KINDS:
+            raise ValueError(f"no task {task!r}{nearest(task, KINDS)}; tasks: {', '.join(KINDS)}")
         return task
 
     @property

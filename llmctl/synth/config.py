@@ -8,25 +8,11 @@ from pydantic import Field, field_validator, model_validator
 
 from llmctl.endpoint.config import EndpointSettings
 from llmctl.errors import nearest
-from llmctl.recipe import InputOf, Settings, StageSettings
+from llmctl.recipe import InputOf, Settings
 from llmctl.synth.makers import ChatOptions, DistillOptions, KnowledgeOptions
-from llmctl.verify.code import CodeOptions
-from llmctl.verify.countdown import CountdownOptions
-from llmctl.verify.decimals import DecimalsOptions
-from llmctl.verify.gsm8k import Gsm8kOptions
-from llmctl.verify.identity import IdentityOptions
-from llmctl.verify.letters import LettersOptions
-from llmctl.verify.lookup import LookupOptions
-from llmctl.verify.mathematics import MathOptions
-from llmctl.verify.names import NamesOptions
-from llmctl.verify.python_tool import PythonOptions
-from llmctl.verify.spelling import SpellingOptions
-from llmctl.verify.sums import SumsOptions
+from llmctl.verify import KINDS as PROBLEMS
+from llmctl.verify.options import ProblemSettings
 
-PROBLEMS = (
-    "sums", "identity", "names", "lookup", "python", "countdown", "letters", "spelling", "decimals", "gsm8k", "math",
-    "code",
-)  # fmt: skip
 TOGETHER = {"tools": ("lookup", "python")}
 PREFERENCES = "preferences"
 MAKERS = ("knowledge", "chat", "distill")
@@ -49,7 +35,7 @@ class PreferencesOptions(Settings):
         return value
 
 
-class SynthConfig(StageSettings):
+class SynthConfig(ProblemSettings):
     """What to make, and how much of it."""
 
     stage: ClassVar[str] = "synth"
@@ -82,33 +68,9 @@ class SynthConfig(StageSettings):
     """Conversations written by a model."""
     distill: DistillOptions = DistillOptions()
     """Solutions written by a model."""
-    sums: SumsOptions = SumsOptions()
-    """Arithmetic with worked steps."""
-    identity: IdentityOptions = IdentityOptions()
-    """Who the model is."""
     from_system: float = Field(0.0, ge=0, le=1)
     """The share of identity questions that have a system message with made-up facts, which the answer repeats. The
     model then reads who it is from its system message and can be renamed without training."""
-    names: NamesOptions = NamesOptions()
-    """Known and made-up names."""
-    lookup: LookupOptions = LookupOptions()
-    """Questions for the search tool."""
-    python: PythonOptions = PythonOptions()
-    """Questions for the python tool."""
-    countdown: CountdownOptions = CountdownOptions()
-    """Reaching a target with given numbers."""
-    letters: LettersOptions = LettersOptions()
-    """Counting letters and marks."""
-    spelling: SpellingOptions = SpellingOptions()
-    """Spelling, and spelling backwards."""
-    decimals: DecimalsOptions = DecimalsOptions()
-    """9.11 and 9.9."""
-    gsm8k: Gsm8kOptions = Gsm8kOptions()
-    """School problems from a published file."""
-    math: MathOptions = MathOptions()
-    """Fractions, or problems in MATH's form."""
-    code: CodeOptions = CodeOptions()
-    """Functions with tests."""
     preferences: PreferencesOptions = PreferencesOptions()
     """Ordered replies."""
 
