@@ -9,6 +9,8 @@ from llmctl.chat.speaker import load_speaker, load_tools
 from llmctl.chat.talk import Talk
 from llmctl.errors import UserError, nearest
 from llmctl.recipe.source import parse
+from llmctl.tools.toolbox import Toolbox
+from llmctl.tools.web import WebSearch
 
 SETTABLE = (
     "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens", "seed",
@@ -42,26 +44,33 @@ def model(talk: Talk, rest: str) -> None:
     if speaker.chats != talk.session.speaker.chats:
         talk.session.clear()
         talk.chat = 0
+    elif speaker.chats:
+        speaker.tools = talk.session.speaker.tools  # as they have been switched
     talk.config = talk.config.model_copy(update={"model": rest})
     talk.session.speaker = speaker
     talk.screen.note(f"{speaker.name} {'answers' if speaker.chats else 'continues text'} from now on")
 
 
 def tools(talk: Talk, rest: str) -> None:
-    """Show the tools, or switch them: `/tools python off`, `/tools search NAME`, `/tools search off`."""
+    """Show the tools, or switch them: `/tools python off`, `/tools search NAME` (or URL), `/tools search off`."""
     which, _, value = rest.partition(" ")
     if rest and (which not in ("python", "search") or not value or (which == "python" and value not in ("on", "off"))):
         raise UserError(f"cannot do /tools {rest}", fix="/tools python on|off, /tools search NAME|off")
     if rest and not talk.session.speaker.chats:
         raise UserError("a base model calls no tools")
-    if rest:
-        changed = {which: value == "on"} if which == "python" else {which: "" if value == "off" else value}
-        config = talk.config.model_copy(update=changed)
-        talk.session.speaker.tools = load_tools(talk.workspace, config)
-        talk.config = config
-    on = talk.session.speaker.tools is not None
-    python, search = on and talk.config.python, talk.config.search if on else ""
-    talk.screen.note(f"python {'on' if python else 'off'}, search {f'in {search}' if search else 'off'}")
+    box = talk.session.speaker.tools or Toolbox()
+    if which == "python":
+        box = Toolbox(box.search, value == "on")
+    elif which == "search":
+        config = talk.config.model_copy(update={"search": "" if value == "off" else value})
+        found = load_tools(talk.workspace, config) if value != "off" else None
+        box, talk.config = Toolbox(found.search if found else None, box.python), config
+    talk.session.speaker.tools = box if box.python or box.search is not None else None
+    where = box.search.template if isinstance(box.search, WebSearch) else talk.config.search
+    python = "on" if box.python and not box.off() else "off"
+    talk.screen.note(f"python {python}, search {f'in {where}' if box.search is not None else 'off'}")
+    if box.off():
+        talk.screen.note(box.off())
 
 
 def tokens(talk: Talk, rest: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,8 +25,8 @@ class ChatConfig(StageSettings):
     system: str = ""
     """A system message, put before the conversation. A model heeds it only if it was trained with such messages."""
     search: Annotated[str, InputOf(("conversations", "corpus"), files=True)] = ""
-    """What the search tool looks in: conversations with a `library.jsonl`, a corpus, or a folder of text. Empty: no
-    search tool."""
+    """What the search tool looks in: conversations with a `library.jsonl`, a corpus, a folder of text, or the web, by
+    the URL of a search endpoint with `{query}` in it. Empty: the endpoint in `LLMCTL_SEARCH_URL`, else no search."""
     python: bool = True
     """Whether a model that writes a Python call has it run, in a sandbox. A model that was not taught to never does."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
@@ -66,3 +67,17 @@ class ChatConfig(StageSettings):
     """The address that `--serve` listens on. Any other than this machine's own needs a key in `LLMCTL_API_KEY`."""
     port: Annotated[int, Field(ge=0, le=65535), NoResult()] = 8000
     """The port that `--serve` listens on; 0 takes a free one."""
+
+    @property
+    def search_url(self) -> str:
+        """The search endpoint, where `search` names one instead of a library."""
+        return self.search if "://" in self.search else ""
+
+    def inputs(self) -> list[tuple[str, Sequence[str], bool]]:
+        """Those with a digest, which a search endpoint has not."""
+        return [found for found in super().inputs() if not self.search_url or found[0] != self.search]
+
+    def recorded(self, fingerprint: bool = False) -> dict[str, Any]:
+        """The endpoint counts by its address; what stands behind the question mark may hold somebody's key."""
+        where = self.search_url.partition("?")[0]
+        return super().recorded(fingerprint) | ({"search": where} if where else {})

@@ -28,6 +28,8 @@ def start(workspace: Workspace, config: ChatConfig, console: Console, screen: Sc
     talk.judge = Judge(workspace, config.reward) if config.reward else None
     kind = "answers" if speaker.chats else "is a base model: it continues what you type, an empty line goes on"
     screen.note(f"{speaker.name} {kind}. /help shows the commands, /quit leaves.")
+    if speaker.tools is not None and (off := speaker.tools.off()):
+        screen.note(off)
     try:
         _loop(talk)
     finally:

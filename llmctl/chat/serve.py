@@ -67,6 +67,8 @@ async def _run(
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"http://{host}:{server.sockets[0].getsockname()[1]}"
     console.info(f"{api.speaker.name} answers at {address}/v1 (OpenAI's protocol); talk to it at {address}/")
+    if api.speaker.tools is not None and (off := api.speaker.tools.off()):
+        console.info(off)
     console.info("Ctrl-C stops it")
     if ready is not None:
         ready(address)

@@ -16,7 +16,8 @@ from llmctl.model.folder import load_model
 from llmctl.model.hub import local
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.tools.search import SearchIndex, read_library
-from llmctl.tools.toolbox import Toolbox
+from llmctl.tools.toolbox import Searcher, Toolbox
+from llmctl.tools.web import WebSearch
 from llmctl.workspace import Artifact, Foreign, Workspace
 
 _CHAT_STAGES = ("sft", "rl")
@@ -73,12 +74,14 @@ def is_chat_model(source: Artifact | Foreign, has_chat_tokens: bool) -> bool:
 
 
 def load_tools(workspace: Workspace, config: ChatConfig) -> Toolbox | None:
-    """The tools that the settings switch on."""
-    index = None
-    if config.search:
+    """The tools that the settings switch on. Without a library, the web endpoint that the environment names."""
+    search: Searcher | None = None
+    if config.search_url or not config.search:
+        search = WebSearch.from_environment(config.search_url)
+    else:
         source = workspace.resolve(config.search, ["conversations", "corpus"], files=True)
-        index = SearchIndex.build(read_library(source))
-    return Toolbox(index, config.python) if index is not None or config.python else None
+        search = SearchIndex.build(read_library(source))
+    return Toolbox(search, config.python) if search is not None or config.python else None
 
 
 def sampling_of(config: ChatConfig, seed: int | None = None) -> Sampling:

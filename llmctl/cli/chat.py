@@ -26,7 +26,10 @@ def chat(
     n: Annotated[int, typer.Option("--n", help="How many answers.", min=1)] = 1,
     search: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="What the search tool looks in: conversations with a library, a corpus, a folder."),
+        typer.Option(
+            help="What the search tool looks in: conversations with a library, a corpus, a folder, or the web, by the "
+            "URL of a search endpoint with {query} in it."
+        ),
     ] = None,
     reward: Annotated[
         Optional[str],  # noqa: UP045

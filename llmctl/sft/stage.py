@@ -98,6 +98,8 @@ def run(config: SftConfig, workspace: Workspace, console: Console) -> Artifact:
         questions = Questions(
             Engine(model, work.tokenizer, config.train.precision), work.data, config.eval_items, config.eval_new_tokens
         )
+        if questions.tools is not None and (off := questions.tools.off()):
+            console.warn(off)
         hooks = [Hook(config.eval_every, HeldOutLoss(work)), Hook(0, Asked(questions, console))]
         outcome = train(model, source, lm_loss, work.settings, build=build, console=console, title="sft", hooks=hooks)
         learned = learning(model)

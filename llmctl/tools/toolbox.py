@@ -6,7 +6,7 @@ from typing import Protocol
 
 from llmctl.tools.python import SECONDS, run_python, why_off
 from llmctl.tools.results import neutral
-from llmctl.tools.web import SearchFailed, WebSearch
+from llmctl.tools.web import SearchFailed
 
 NOTHING = "nothing found"
 _LIMIT = 600  # characters of a result: a page of it would fill a small model's context
@@ -20,14 +20,10 @@ class Searcher(Protocol):
 
 
 class Toolbox:
-    """`toolbox("search", query)` and `toolbox("python", code)`; a tool that is off says so. Threads may call it.
-
-    Without a `search` of its own the web endpoint of LLMCTL_SEARCH_URL is asked, where a person set one.
-    """
+    """`toolbox("search", query)` and `toolbox("python", code)`; a tool that is off says so. Threads may call it."""
 
     def __init__(self, search: Searcher | None = None, python: bool = False, seconds: float = SECONDS) -> None:
-        self.search = search if search is not None else WebSearch.from_environment()
-        self.python, self.seconds = python, seconds
+        self.search, self.python, self.seconds = search, python, seconds
 
     def __call__(self, tool: str, text: str) -> str:
         """The result as text, bounded and neutralised: it is data, whatever it says."""

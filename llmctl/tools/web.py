@@ -48,9 +48,11 @@ class WebSearch:
         self.template, self._key = template, key
 
     @classmethod
-    def from_environment(cls) -> WebSearch | None:
-        """The endpoint of LLMCTL_SEARCH_URL, with LLMCTL_SEARCH_KEY as its bearer token; None where none is set."""
-        template = os.environ.get(URL, "")
+    def from_environment(cls, template: str = "") -> WebSearch | None:
+        """The endpoint `template`, else that of LLMCTL_SEARCH_URL, with LLMCTL_SEARCH_KEY as its bearer token; None
+        where neither is given.
+        """
+        template = template or os.environ.get(URL, "")
         return cls(template, os.environ.get(KEY, "")) if template else None
 
     def search(self, query: str, k: int = 1, limit: int = 600) -> list[tuple[str, str]]:

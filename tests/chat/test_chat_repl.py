@@ -13,6 +13,7 @@ from llmctl.chat import repl
 from llmctl.chat.config import ChatConfig
 from llmctl.chat.screen import Screen
 from llmctl.console import Console
+from llmctl.tools import toolbox, web
 from llmctl.workspace import Workspace
 
 CALL = [{"type": "python", "text": "1+1"}, {"type": "output", "text": "2"}, {"type": "text", "text": "It is 2."}]
@@ -132,3 +133,39 @@ def test_the_help_names_every_command(tmp_path: Path) -> None:
     from llmctl.chat.commands import COMMANDS
 
     assert all(command.__doc__ for command in COMMANDS.values())
+
+
+def test_a_tool_that_stays_off_says_why(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(toolbox, "why_off", lambda: "user namespaces are refused")
+    put_model(workspace, "tiny")
+    monkeypatch.setattr("sys.stdin", io.StringIO("/tools\n/tools python off\n"))
+    repl.start(workspace, ChatConfig(model="tiny", python=True), Console())
+    banner, asked, why, switched = capsys.readouterr().err.splitlines()[1:]
+    assert banner == why == "the python tool is off: user namespaces are refused"
+    assert asked == switched == "python off, search off"
+
+
+def test_the_web_is_searched_by_a_url_or_by_the_environment(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_model(workspace, "tiny")
+    mine, set_ = "http://127.0.0.1:9/?q={query}", "http://127.0.0.1:8/?q={query}"
+    monkeypatch.setenv(web.URL, set_)
+    lines = "/tools\n/tools search off\n/tools python off\n/tools search http://127.0.0.1:9/\n/tools\n"
+    for search in (mine, ""):
+        monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+        repl.start(workspace, ChatConfig(model="tiny", search=search, log=False), Console())
+        said = [line for line in capsys.readouterr().err.splitlines()[1:] if not line.startswith(" ")]
+        assert said[0] == f"python on, search in {search or set_}"
+        assert said[1] == "python on, search off" and said[2] == said[4] == "python off, search off"
+        assert "is no search URL" in said[3]
+
+
+def test_a_recorded_search_url_keeps_no_key(workspace: Workspace) -> None:
+    put_model(workspace, "tiny")
+    config = ChatConfig(model="tiny", search="https://search.example/find?key=secret&q={query}")
+    assert [name for name, _, _ in config.inputs()] == ["tiny"]
+    for fingerprint in (True, False):
+        assert config.recorded(fingerprint)["search"] == "https://search.example/find"

@@ -138,9 +138,9 @@ def test_what_is_no_endpoint_is_the_persons_mistake(template: str) -> None:
 
 def test_it_is_off_unless_set(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(web.URL, raising=False)
-    assert "not available" in Toolbox()("search", "x")
+    assert WebSearch.from_environment() is None and "not available" in Toolbox()("search", "x")
     monkeypatch.setenv(web.URL, endpoint)
     monkeypatch.setenv(web.KEY, "k")
     answers([{"title": "T", "text": "found"}])
-    assert Toolbox()("search", "x") == "T: found"
+    assert Toolbox(WebSearch.from_environment())("search", "x") == "T: found"
     assert Endpoint.asked[-1][1] == "Bearer k"
