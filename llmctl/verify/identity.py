@@ -6,11 +6,14 @@ Held out are whole wordings, not the same wording behind another greeting.
 
 from __future__ import annotations
 
+from functools import cache
 from random import Random
+from typing import Literal
 
 from pydantic import Field
 
 from llmctl.recipe import Settings
+from llmctl.verify.identity_wordings import wordings
 from llmctl.verify.item import Item, conversation, draw_side
 
 _GREETINGS = (
@@ -39,6 +42,9 @@ class IdentityOptions(Settings):
     """Who made it, as it stands in "I was made by ..."."""
     version: str = Field("1.0", min_length=1, max_length=20)
     """The version it says it is."""
+    wordings: Literal["few", "many"] = "few"
+    """In how many wordings it is asked: some two hundred, written by hand, or besides some six thousand, made of
+    patterns with synonyms. Of words that it was never asked in, a small model understands few without them."""
 
 
 # What is asked -> (the words that the answer must hold, the answers, the wordings).
@@ -278,13 +284,25 @@ _TOPICS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 def draw(rng: Random, heldout: bool, options: IdentityOptions) -> Item:
     """One question about the model itself. The topic is drawn first, so that each has its share on both sides."""
     topic = rng.choice(tuple(_TOPICS))
-    key, answers, asks = _TOPICS[topic]
+    key, answers, _ = _TOPICS[topic]
+    greeting = rng.choice(_GREETINGS)
     about = {"name": options.name, "maker": options.maker, "version": options.version}
-    question = rng.choice(_GREETINGS) + draw_side(lambda: (ask := rng.choice(asks), ask), heldout)
+    wording = draw_side(lambda: (ask := _wording(rng, topic, options.wordings), ask), heldout)
+    question = greeting + wording
     reply = _capital(rng.choice(answers).format(**about))
     return Item(
         "identity", question, key.format(**about), "contains", conversation(question, reply), heldout, group=topic
     )
+
+
+def _wording(rng: Random, topic: str, how_many: str) -> str:
+    return rng.choice(_TOPICS[topic][2]) if how_many == "few" else rng.choice(rng.choice(_many(topic)))
+
+
+@cache
+def _many(topic: str) -> tuple[tuple[str, ...], ...]:
+    """Patterns and single wordings are drawn alike: a pattern that stands for hundreds does not drown the others."""
+    return *((ask,) for ask in _TOPICS[topic][2]), *wordings(topic)
 
 
 def _capital(sentence: str) -> str:
