@@ -6,13 +6,16 @@ import os
 import platform
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from llmctl.console import Console
 from llmctl.errors import UserError
 from llmctl.pipeline.execute import human_bytes
+from llmctl.tools.python import isolated, why_off
 from llmctl.workspace import Workspace
 
 _NEEDED = (
@@ -24,7 +27,7 @@ _LOW_DISK = 2 << 30
 
 @dataclass
 class Finding:
-    """One line of the examination. `state` is good, slow or bad; `fix` says what to do about the last two."""
+    """One line of the examination. `state` is good, slow, off or bad; `fix` says what to do about all but the first."""
 
     subject: str
     state: str
@@ -34,13 +37,13 @@ class Finding:
 
 def examine(workspace: Workspace, deep: bool = False) -> list[Finding]:
     """Everything worth knowing before a long run."""
-    return [*_python(), *_machine(workspace), *_torch(), *_workspace(workspace, deep)]
+    return [*_python(), *_machine(workspace), *_torch(), sandbox(), *_workspace(workspace, deep)]
 
 
 def show_findings(findings: list[Finding], console: Console) -> None:
     """The examination on stdout, a line each, what to do behind what is not well."""
     for f in findings:
-        mark = {"good": "ok  ", "slow": "slow", "bad": "BAD "}[f.state]
+        mark = {"good": "ok  ", "slow": "slow", "off": "off ", "bad": "BAD "}[f.state]
         console.print(f"{mark}  {f.subject:<12} {f.what}" + (f"\n{'':20}-> {f.fix}" if f.fix else ""))
     bad = sum(f.state == "bad" for f in findings)
     console.done("nothing is wrong" if not bad else f"{bad} to mend")
@@ -95,6 +98,30 @@ def _torch() -> list[Finding]:
     fast = bf16 > fp32
     return [*found, Finding("training", "good" if fast else "slow", text,
                             "" if fast else "bf16 brings nothing on this processor; training uses fp32")]  # fmt: skip
+
+
+# What keeps users from making namespaces, the value that does, and what to type.
+_SWITCHES = (
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
+    ("kernel/unprivileged_userns_clone", "0", "sudo sysctl kernel.unprivileged_userns_clone=1"),
+    ("user/max_user_namespaces", "0", "sudo sysctl user.max_user_namespaces=10000"),
+)
+
+
+def sandbox(proc: Path = Path("/proc/sys"), root: Path = Path("/")) -> Finding:
+    """Whether code that a model wrote can be run here, what stops it if not, and what to change."""
+    subject = "python tool"
+    if not (why := why_off()):
+        safe = isolated()
+        how = "code of a model runs isolated" if safe else "FORCED: code of a model runs without isolation"
+        return Finding(subject, "good" if safe else "bad", how, "" if safe else "unset LLMCTL_PYTHON_UNSAFE")
+    for name, value, fix in _SWITCHES:
+        with suppress(OSError):
+            if (proc / name).read_text().strip() == value:
+                return Finding(subject, "off", why, fix)
+    if any((root / name).exists() for name in (".dockerenv", "run/.containerenv")):
+        return Finding(subject, "off", why, "start the container with --security-opt seccomp=unconfined")
+    return Finding(subject, "off", why, "a Linux machine, virtual ones too, has it; docs/tools.md says more")
 
 
 def _matmul_rate(torch: Any, dtype: Any) -> float:
