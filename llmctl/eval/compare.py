@@ -32,19 +32,19 @@ def side_by_side(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     labels = [m["label"] for m in results["models"]]
     scores = {(s["task"], s["group"], s.get("metric"), s["model"]): s for s in results["scores"]}
     keys = dict.fromkeys((s["task"], s["group"], s.get("metric")) for s in results["scores"])
-    paired = {(c["task"], c.get("metric")): c for c in results["paired"]}
+    paired = {c["task"]: c for c in results["paired"]}
     # All items together are no task of their own: counting them would punish the tasks.
-    tasks = [k for k in paired if k[0] != "all"]
+    tasks = [task for task in paired if task != "all"]
     adjusted = dict(zip(tasks, holm([paired[k]["p"] for k in tasks]), strict=True))
     rows = []
     for task, group, metric in keys:
         first, second = (scores.get((task, group, metric, label)) for label in labels)
         if not first or not second or first["value"] is None or second["value"] is None:
             continue
-        test = None if group else paired.get((task, metric)) or (paired.get((task, None)) if not metric else None)
+        test = None if group else paired.get(task)
         row = {"task": task, "group": group, "metric": metric, "first": first, "second": second, "unit": first["unit"]}
         row["test"] = test
-        row["adjusted"] = adjusted.get((task, test.get("metric")), test["p"]) if test else None
+        row["adjusted"] = adjusted.get(task, test["p"]) if test else None
         rows.append(row)
     return rows
 
@@ -53,7 +53,12 @@ def verdict(row: Mapping[str, Any]) -> str:
     """`better`, `worse`, or nothing where chance explains the difference or no test was made."""
     if row["adjusted"] is None or row["adjusted"] >= SURE:
         return ""
-    return "better" if row["test"]["difference"] > 0 else "worse"
+    return "better" if (row["test"]["difference"] > 0) != lower_is_better(row["unit"]) else "worse"
+
+
+def lower_is_better(unit: str) -> bool:
+    """Losses and perplexities, by the unit of a score."""
+    return "perplexity" in unit or unit in ("bits a byte", "nats a token", "bits_per_byte")
 
 
 def markdown(results: Mapping[str, Any], name: Any, value: Any) -> str:
@@ -77,8 +82,9 @@ def markdown(results: Mapping[str, Any], name: Any, value: Any) -> str:
 
 
 NOTE = (
-    "Differences in points with their 95 % intervals, item by item (McNemar's exact test for answers that are right or "
-    "wrong); p of the tasks adjusted for their number (Holm); better and worse where it is below 0.05."
+    "Differences (of shares in points) with their 95 % intervals, item by item: McNemar's exact test for answers that "
+    "are right or wrong, items exchanged at random for losses, document by document; p of the tasks adjusted for their "
+    "number (Holm); better and worse where it is below 0.05."
 )
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _BOUND = re.compile(r"(?P<name>[^=]+)=(?P<value>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)(?P<percent>%?)\Z")
 
+_ENDS = {"value": "", "low": " low", "high": " high"}
+
 # model -> name of a score -> (value, whether it is a share)
 Scores = dict[str, dict[str, tuple[float, bool]]]
 
@@ -54,7 +56,8 @@ def check(config: EvalConfig, report: Artifact) -> list[str]:
 def scores_of(results: Mapping[str, Any]) -> Scores:
     """Every score by model and name: `TASK`, `TASK GROUP`, and `TASK:METRIC` where a task has several metrics.
 
-    Also an arena's `rating`, and a scaling law's `held_back_error` (its size).
+    Of a score with an interval also `... low` and `... high`, its ends. Also an arena's `rating`, and a scaling law's
+    `held_back_error` (its size).
     """
     found: Scores = {m["label"]: {} for m in results.get("models", [])}
     for s in results.get("scores", []):
@@ -62,7 +65,10 @@ def scores_of(results: Mapping[str, Any]) -> Scores:
             names = [f"{s['task']} {s['group']}" if s["group"] else s["task"]]
             names += [f"{s['task']}:{s['metric']}"] if s.get("metric") else []
             for name in names:  # of several metrics the first one is the task's
-                found.setdefault(s["model"], {}).setdefault(name, (float(s["value"]), s["unit"] == "share"))
+                for key, behind in _ENDS.items():
+                    if s.get(key) is not None:
+                        shown = float(s[key]), s["unit"] == "share"
+                        found.setdefault(s["model"], {}).setdefault(name + behind, shown)
     for r in (results.get("ratings") or {}).get("rows", []):
         found[r["model"]]["rating"] = float(r["rating"]), False
     if held := results.get("held_back"):
@@ -89,7 +95,7 @@ def _score(name: str, scores: Scores) -> tuple[float, bool]:
         for task in (name, name.removeprefix(f"{model}/")):
             if task in mine:
                 return mine[task]
-    known = list(dict.fromkeys(t for mine in scores.values() for t in mine))
+    known = list(dict.fromkeys(t for mine in scores.values() for t in mine if not t.endswith((" low", " high"))))
     close = nearest(name.rpartition("/")[2], known)
     raise UserError(f"no score {name!r}{close}", "fail_below", "scores: " + (", ".join(known) or "none"))
 

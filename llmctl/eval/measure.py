@@ -14,9 +14,9 @@ from llmctl.eval.asking import Row, ask
 from llmctl.eval.config import EvalConfig
 from llmctl.eval.core import ask_core, core_scores
 from llmctl.eval.harness import harness_rows
-from llmctl.eval.losses import measure_loss
+from llmctl.eval.losses import loss_scores, measure_loss
 from llmctl.eval.pairs import measure_pairs
-from llmctl.eval.questions import LOSS, PAIRS
+from llmctl.eval.questions import PAIRS
 from llmctl.eval.scores import scores, share
 from llmctl.eval.subjects import Subject
 from llmctl.eval.task_run import ask_task
@@ -87,12 +87,12 @@ def _examine(
     if work.tokens is None:
         return
     tokens = work.tokens
-    value = _once(
-        kept / "loss.json",
+    documents: list[Row] = _once(
+        kept / "losses.json",
         lambda: measure_loss(*loaded.model, tokens, config.loss_tokens, config.precision, kept / "encoded"),
     )
-    score = {"model": subject.label, "task": LOSS, "group": "", "n": config.loss_tokens, "correct": None}
-    found.scores.append({**score, "value": value, "low": None, "high": None, "unit": "bits a byte"})
+    found.texts.setdefault(subject.label, []).extend(documents)
+    found.scores += loss_scores(subject.label, documents, config.seed)
 
 
 def _tasks(

@@ -99,7 +99,8 @@ def _score(score: Mapping[str, Any] | None) -> html.Html:
     if score is None or score["value"] is None:
         return html.Html("")
     if score["unit"] != "share":
-        return html.tag("b", f"{score['value']:.4f}")
+        value, low, high = (f"{score[k]:.4f}" if score[k] is not None else "" for k in ("value", "low", "high"))
+        return html.interval(value, low, high, note=f"n = {score['n']:,}") if low else html.tag("b", value)
     low, high = percent(score["low"]), percent(score["high"])
     return html.interval(percent(score["value"]), low, high, score["value"], f"n = {score['n']:,}")
 
@@ -147,15 +148,28 @@ def _paired_table(results: Mapping[str, Any]) -> html.Html:
     rows = [
         [
             f"{c['second']} against {c['first']}", task_name(c["task"]),
-            html.interval(f"{100 * c['difference']:+.1f}", f"{100 * c['low']:+.1f}", f"{100 * c['high']:+.1f}"),
-            c["only_second"], c["only_first"], f"{c['p']:.2g}" if c["p"] >= 1e-4 else "< 0.0001",
+            _change(c), c.get("only_second"), c.get("only_first"), f"{c['p']:.2g}" if c["p"] >= 1e-4 else "< 0.0001",
         ]
         for c in results["paired"]
     ]  # fmt: skip
-    columns = ["models", "task", "difference, points", "only the first named right", "only the other right", "p"]
+    columns = [
+        "models",
+        "task",
+        "difference (of shares in points)",
+        "only the first named right",
+        "only the other right",
+        "p",
+    ]
     if not rows:
         return html.Html("")
     return html.Html("".join(told) + html.folded("Task by task", html.table(columns, rows)))
+
+
+def _change(c: Mapping[str, Any]) -> html.Html:
+    """A difference with its interval: of shares in points."""
+    scale, digits = (100, 1) if c["unit"] == "share" else (1, 4)
+    value, low, high = (f"{scale * c[k]:+.{digits}f}" for k in ("difference", "low", "high"))
+    return html.interval(value, low, high)
 
 
 def _training(title: str, found: Sequence[Chart]) -> html.Html:

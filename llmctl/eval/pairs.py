@@ -12,7 +12,7 @@ import torch
 
 from llmctl.console import Progress
 from llmctl.errors import UserError
-from llmctl.eval.questions import whole_rows
+from llmctl.eval.questions import PAIRS, whole_rows
 from llmctl.formats.comparisons import read_comparisons
 from llmctl.model.chat_format import render
 from llmctl.model.tokenizer import Tokenizer
@@ -51,7 +51,16 @@ def measure_pairs(
         for i, pair in enumerate(part):
             better, worse = values[2 * i : 2 * i + 2]
             scored = {"better_score": round(better, 6), "worse_score": round(worse, 6), "correct": better > worse}
-            rows.append({"id": pair.id, "prompt": pair.prompt, "better": pair.better, "worse": pair.worse, **scored})
+            rows.append(
+                {
+                    "id": pair.id,
+                    "task": PAIRS,
+                    "prompt": pair.prompt,
+                    "better": pair.better,
+                    "worse": pair.worse,
+                    **scored,
+                }
+            )
         bar.advance(len(part))
     return rows
 

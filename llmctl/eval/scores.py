@@ -9,6 +9,8 @@ from math import sqrt
 from typing import Any
 
 from llmctl.eval.questions import LOSS, PAIRS
+from llmctl.eval.task_scores import OVERALL
+from llmctl.eval.uncertainty import difference
 from llmctl.verify.statistics import paired, wilson
 
 Row = dict[str, Any]
@@ -57,19 +59,54 @@ def _score(model: str, task: str, group: str, rows: Sequence[Row]) -> dict[str, 
     }
 
 
-def comparisons(answers: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
-    """Every two models that answered the same items, over all items and on each task."""
-    found = []
-    for (a, first), (b, second) in combinations(answers.items(), 2):
-        ids = [(r["task"], r["id"]) for r in first]
-        if not ids or ids != [(r["task"], r["id"]) for r in second]:
-            continue
-        asked = [i for i, r in enumerate(first) if r["check"]]  # all of them; the items of task files are another sort
-        for task in (*([ALL] if asked else []), *dict.fromkeys(r["task"] for r in first)):
-            chosen = asked if task == ALL else [i for i, r in enumerate(first) if r["task"] == task]
-            result = paired([first[i]["correct"] for i in chosen], [second[i]["correct"] for i in chosen])
-            found.append({"first": a, "second": b, "task": task, **asdict(result)})
+def comparisons(
+    rows: Mapping[str, Sequence[Row]], found: Sequence[Mapping[str, Any]] = (), seed: int = 0
+) -> list[dict[str, Any]]:
+    """Every two models that were asked the same, over all items and on each task. `rows` are the models' items; the
+    scores `found` say which metric of an item is the task's.
+    """
+    metrics = {(s["model"], s["task"]): s.get("metric") for s in found} | {(m, LOSS): LOSS for m in rows}
+    by = {model: _by_task(mine) for model, mine in rows.items()}
+    made = []
+    for (a, first), (b, second) in combinations(by.items(), 2):
+        for task in first:
+            metric = metrics.get((a, task))
+            one, other = _values(first[task], metric), _values(second.get(task, []), metric)
+            # The last document may be cut off in another place by another tokenizer; items are all there or others.
+            ids = [i for i in one if i in other]
+            if ids and (task == LOSS or list(one) == list(other)):
+                result = _difference([one[i] for i in ids], [other[i] for i in ids], metric, seed)
+                made += [{"first": a, "second": b, "task": task, **result}] if result else []
+    return made
+
+
+def _by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """All items together first; task files ask items of another sort."""
+    asked = [r for r in rows if r.get("check")]
+    found: dict[str, list[Row]] = {ALL: asked} if asked else {}
+    for r in rows:
+        found.setdefault(r["task"], []).append(r)
     return found
+
+
+def _values(rows: Sequence[Row], metric: str | None) -> dict[tuple[str, str], Any]:
+    """What each item adds to the task's score."""
+    if metric is None or any("metrics" not in r for r in rows):
+        return {(r["task"], r["id"]): float(r["correct"]) for r in rows if r.get("correct") is not None}
+    name, _, chain = metric.partition(",")  # lm-evaluation-harness has a row for each of its filters
+    mine = [(r, name if "filter" in r else metric) for r in rows if r.get("filter") in (None, chain or "none")]
+    return {(r["task"], r["id"]): r["metrics"].get(key) for r, key in mine}
+
+
+def _difference(first: Sequence[Any], second: Sequence[Any], metric: str | None, seed: int) -> dict[str, Any] | None:
+    """By McNemar's test where an item is right or wrong, else by resampling; None where nothing can be said."""
+    if any(v is None for v in (*first, *second)):
+        return None
+    name = (metric or "").partition(",")[0]
+    if name not in OVERALL and all(v in (0.0, 1.0) for v in (*first, *second)):
+        return asdict(paired([bool(v) for v in first], [bool(v) for v in second])) | {"unit": "share"}
+    figure, unit = OVERALL.get(name, (lambda x: x.mean(1), "share"))
+    return difference(first, second, figure, seed) | {"unit": unit} if len(first) > 1 else None
 
 
 def headline(facts: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

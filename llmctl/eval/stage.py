@@ -94,7 +94,7 @@ def _results(config: EvalConfig, work: Work, found: Measured) -> dict[str, Any]:
             "core": {"items": work.core.items, "sha256": work.core.sha256} if work.core else None,
         },
         "scores": found.scores,
-        "paired": comparisons(found.answers),
+        "paired": comparisons(_items(found), found.scores, config.seed),
         "notes": work.notes,
     }
 

@@ -42,7 +42,8 @@ def value(score: Mapping[str, Any] | None) -> str:
     if score is None or score["value"] is None:
         return ""
     if score["unit"] != "share":
-        return f"{score['value']:.4f}"
+        ends = "" if score["low"] is None else f" ({score['low']:.4f} – {score['high']:.4f})"
+        return f"{score['value']:.4f}{ends}"
     return f"{percent(score['value'])} % ({percent(score['low'])} – {percent(score['high'])})"
 
 

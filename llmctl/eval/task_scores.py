@@ -133,12 +133,14 @@ def _weighted(x: np.ndarray) -> np.ndarray:
     return np.exp(np.minimum(-x[..., 0].sum(1) / x[..., 1].sum(1), _MOST_NATS))
 
 
-_OVERALL: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+OVERALL: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     # Of (draws, items), or (draws, items, 2) with a log-likelihood and what it is divided by.
     "perplexity": (lambda x: np.exp(np.minimum(-x.mean(1), _MOST_NATS)), "perplexity"),
     "word_perplexity": (_weighted, "perplexity a word"),
     "byte_perplexity": (_weighted, "perplexity a byte"),
+    "token_perplexity": (_weighted, "perplexity a token"),
     "bits_per_byte": (lambda x: -x[..., 0].sum(1) / x[..., 1].sum(1) / log(2), "bits a byte"),
+    "loss": (lambda x: -x[..., 0].sum(1) / x[..., 1].sum(1), "nats a token"),
 }
 
 
@@ -152,7 +154,7 @@ def task_scores(model: str, task: Task, values: Sequence[Mapping[str, Any]], see
         metric, _, chain = name.partition(",")
         several = len({key.partition(",")[0] for key in names}) > 1
         label = name if several and chain else (chain or metric)
-        score = share_of(mine, seed) if metric not in _OVERALL else _overall(mine, metric, seed)
+        score = share_of(mine, seed) if metric not in OVERALL else overall(mine, metric, seed)
         found.append(
             {
                 "model": model,
@@ -177,14 +179,16 @@ def share_of(values: Sequence[float], seed: int) -> dict[str, Any]:
     return {"n": n, "correct": correct, "value": mean, "stderr": error, "low": low, "high": high, "unit": "share"}
 
 
-def _overall(values: Sequence[Any], metric: str, seed: int) -> dict[str, Any]:
-    if metric == "perplexity":
-        value = -sum(values) / len(values)
-    else:
-        nats, units = zip(*values, strict=True)
-        value = -sum(nats) / sum(units)
-    value = value / log(2) if metric == "bits_per_byte" else exp(min(value, _MOST_NATS))
-    figure, unit = _OVERALL[metric]
+def overall(values: Sequence[Any], metric: str, seed: int) -> dict[str, Any]:
+    """A figure of all items together that is no mean of theirs, with the bootstrap's interval over the items."""
+    # As the harness sums, so that the digits agree.
+    nats, units = (values, [1.0] * len(values)) if metric == "perplexity" else zip(*values, strict=True)
+    value = -sum(nats) / sum(units)
+    figure, unit = OVERALL[metric]
+    if "perplexity" in unit:
+        value = exp(min(value, _MOST_NATS))
+    elif metric == "bits_per_byte":
+        value /= log(2)
     error, low, high = bootstrap(values, figure, seed)
     found = {"n": len(values), "correct": None, "value": value, "stderr": error, "low": low, "high": high}
     return {**found, "unit": unit}

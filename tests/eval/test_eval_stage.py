@@ -32,16 +32,18 @@ def test_everything_that_applies_is_found_through_the_lineage(shelf, workspace: 
     results = json.loads(made.file("results.json").read_text())
     assert [(m["label"], m["chats"]) for m in results["models"]] == [("base", False), ("chat", True)]
     asked = {(s["model"], s["task"], s["group"]): s for s in results["scores"]}
-    assert {t for _, t, _ in asked} == {"all", "sums", "names", "bits_per_byte"}
+    assert {t for _, t, _ in asked} == {"all", "sums", "names", "bits_per_byte", "loss", "perplexity"}
     assert asked["chat", "all", ""]["n"] == 12
     assert asked["base", "names", "known"]["n"] + asked["base", "names", "made-up"]["n"] == 6
     # An untrained model of 320 tokens spends about log2(320) bits a token, so more than one and less than eight a byte.
     assert 1 < asked["base", "bits_per_byte", ""]["value"] < 8.4
-    assert [c["task"] for c in results["paired"]] == ["all", "sums", "names"]
+    assert [c["task"] for c in results["paired"]] == ["all", "sums", "names", "bits_per_byte"]
     assert made.figures["headline"]["label"] == "held-out answers right"
     for name in ("items/base.jsonl", "items/chat.jsonl", "scores.png", "curve-sft-chat-loss.png", "report.html"):
         assert made.file(name).stat().st_size > 0
     rows = [json.loads(line) for line in made.file("items/chat.jsonl").read_text().splitlines()]
+    rows, texts = [r for r in rows if "reply" in r], [r for r in rows if "reply" not in r]
+    assert texts and {r["task"] for r in texts} == {"bits_per_byte"}
     assert len(rows) == 12 and all({"messages", "answer", "reply", "correct"} <= set(r) for r in rows)
     assert not any(m["role"] == "assistant" for r in rows for m in r["messages"])  # the answer is not shown
     page = made.file("report.html").read_text()
