@@ -66,6 +66,13 @@ class PretrainTrainSettings(TrainSettings):
     spike: Annotated[float, Field(ge=0)] = 8.0
     """A step whose loss or gradient norm lies more than so many standard deviations above the last 128 is left out; 0
     leaves none out. 8 is far outside what text does to a healthy run: in the quickstart's it never happens."""
+    parallel: Annotated[Literal["ddp", "fsdp"], NoResult()] = "ddp"
+    """What several processes under `torchrun` share: with `ddp` each has the whole model and its own rows; with `fsdp`
+    (FSDP2) a part of every weight, gradient and moment as well, which costs traffic and makes room for models that one
+    GPU cannot hold. Checkpoints are the same, so a run may change from one to the other."""
+    fp8: bool = False
+    """The blocks' matrix products in 8 bits, on GPUs of compute capability 8.9 or more (L4, RTX 4090, H100): they go at
+    up to twice the rate of bfloat16, with a little more noise. It pays for widths of 1,024 and more, compiled."""
 
 
 class PretrainConfig(StageSettings):

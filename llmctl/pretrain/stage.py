@@ -23,6 +23,7 @@ from llmctl.pretrain.windows import Windows
 from llmctl.train import estimate
 from llmctl.train.device import best_device
 from llmctl.train.evaluate import bits_per_byte
+from llmctl.train.fp8 import check_fp8
 from llmctl.train.loop import Hook, Outcome, train
 from llmctl.train.loss import lm_loss
 from llmctl.train.settings import TrainSettings
@@ -58,6 +59,8 @@ class Job:
 
 def job(config: PretrainConfig, workspace: Workspace) -> Job:
     """Read the inputs and settle shape and budget. UserError where they do not fit together."""
+    if config.train.fp8:
+        check_fp8(best_device())
     tokens = workspace.find(config.tokens, ["tokens"])
     training, held_out = TokenReader(tokens.path, "train"), TokenReader(tokens.path, "val")
     tokenizer = Tokenizer.load(tokens.path / "tokenizer")
@@ -89,6 +92,8 @@ def run(config: PretrainConfig, workspace: Workspace, console: Console) -> Artif
             title="pretrain",
             hooks=hooks,
             flops_per_token=work.shape.flops_per_token(config.context),
+            parallel=config.train.parallel,
+            fp8=config.train.fp8,
         )
         build.figures |= figures(work, outcome, build.metrics.rows())
         save_model(build.path, model, work.tokenizer, card(work, build.figures))

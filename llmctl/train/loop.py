@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,8 +23,10 @@ from llmctl.console import Console, Progress
 from llmctl.errors import Interrupted, UserError
 from llmctl.train import checkpoint, distributed
 from llmctl.train.batch import Batch
-from llmctl.train.compiling import compiled
+from llmctl.train.compiling import compile_blocks, compiled, wanted
 from llmctl.train.device import autocast, compute_dtype
+from llmctl.train.fp8 import use_fp8
+from llmctl.train.fsdp import Shards, twin
 from llmctl.train.loss import Loss
 from llmctl.train.optimizer import Optimizer
 from llmctl.train.peak import peak_rate
@@ -118,16 +120,22 @@ def train(
     hooks: Sequence[Hook] = (),
     state: Stateful | None = None,
     flops_per_token: float = 0.0,
+    parallel: str = "ddp",
+    fp8: bool = False,
 ) -> Outcome:
     """Train `model` in place for `settings.steps` updates, from the newest checkpoint of `build` where it has one.
 
     Where `flops_per_token` is given, the log has MFU: against the data sheet of a GPU, the measured rate of matrix
     products of a CPU.
 
+    With several processes under torchrun, `parallel` "ddp" gives each the whole model, "fsdp" a part of it; a
+    checkpoint is the same from either, and from one process. `fp8` makes the blocks' products in 8 bits.
+
     Raises Interrupted, progress saved, on SIGINT or SIGTERM; UserError when the loss stays NaN.
     """
     distributed.join()
     run = _Run(model, source, loss_fn, settings, build, console, title, list(hooks), state, flops_per_token)
+    run.parted, run.fp8 = parallel == "fsdp" and distributed.size() > 1, fp8
     return run.go()
 
 
@@ -147,14 +155,13 @@ class _Run:
     row: dict[str, Any] = field(default_factory=dict)
     losses: Watch = field(default_factory=Watch)
     norms: Watch = field(default_factory=Watch)
+    parted: bool = False
+    fp8: bool = False
+    shards: Shards | None = None
 
     def go(self) -> Outcome:
         self.device = next(self.model.parameters()).device
-        self.optimizer = Optimizer(
-            self.model, self.settings.optimizer, compute_dtype(self.settings.precision, self.device)
-        )
-        begin = self.restore()
-        self.forward = compiled(self.model, self.source, self.settings)
+        begin = self.prepare()
         self.peak = peak_rate(self.settings.precision) * distributed.size() if self.flops_per_token else 0.0
         self.trackers = Trackers(self.trackers_wanted(), self.build.root, self.build.name)
         saved = time.monotonic()
@@ -172,19 +179,43 @@ class _Run:
                 self.run_hooks(step + 1)
                 due = time.monotonic() - saved > self.settings.save_minutes * 60
                 due |= self.settings.save_every > 0 and (step + 1) % self.settings.save_every == 0
-                stop = distributed.sum_numbers([stopped.is_set()])[0] > 0  # a signal to one stops all, at one step
+                # What one process wants all do, at one step: a signal may reach one alone, and clocks differ.
+                stop, due = (n > 0 for n in distributed.sum_numbers([stopped.is_set(), due]))
                 if due or stop or step + 1 == self.settings.steps:
                     self.save(step + 1)
                     saved = time.monotonic()
                 if stop:
                     distributed.leave()
                     raise Interrupted(f"saved at step {step + 1:,}; run the same command again to go on")
+        if self.shards:
+            self.shards.fill()
         return self.outcome(begin)
+
+    def prepare(self) -> int:
+        """Model and optimizer as the newest checkpoint has them, where there is one: the number of updates it has."""
+        found = self.restore()
+        if found:
+            checkpoint.put_weights(self.model, found.model)
+        dtype = compute_dtype(self.settings.precision, self.device)
+        self.computes = twin(self.model) if self.parted or self.fp8 else self.model
+        if self.fp8:
+            use_fp8(self.computes)
+        if self.parted:
+            if wanted(self.model, self.source, self.settings):
+                compile_blocks(self.computes, self.source)
+            self.shards = Shards(self.model, self.computes, dtype)
+            self.forward = self.computes
+        else:
+            self.forward = compiled(self.computes, self.source, self.settings)
+        self.optimizer = Optimizer(self.model, self.settings.optimizer, dtype, self.shards)
+        if found:
+            self.optimizer.load(self.shards.cut_state(found.optimizer) if self.shards else found.optimizer)
+        return found.step if found else 0
 
     def one_step(self, step: int, bar: Progress) -> None:
         begun = time.monotonic()
         torch.manual_seed(self.build.seed * 1_000_003 + step)  # the same numbers wherever the run was taken up
-        self.model.train()
+        self.computes.train()
         batches = [distributed.part(b).to(self.device) for b in self.source.batches(step)]
         waited = time.monotonic() - begun
         loss, norm, logs = self.update(step, batches)
@@ -236,9 +267,15 @@ class _Run:
 
     def scale_gradients(self, factor: float) -> float:
         """Multiply the gradients by `factor` and clip them; the norm before clipping."""
+        if self.shards:
+            self.shards.take_gradients()
         grads = [p.grad for p in self.optimizer.params if p.grad is not None]
-        distributed.sum_gradients(grads)
-        norm = float(torch.nn.utils.get_total_norm(grads)) * factor
+        if not self.shards:
+            distributed.sum_gradients(grads)
+        norm = float(torch.nn.utils.get_total_norm(grads))
+        if self.shards:
+            norm = distributed.sum_numbers([norm**2])[0] ** 0.5
+        norm *= factor
         if self.settings.clip and norm > self.settings.clip:
             factor *= self.settings.clip / norm
         torch._foreach_mul_(grads, factor)
@@ -257,13 +294,20 @@ class _Run:
             )
 
     def run_hooks(self, step: int) -> None:
-        for hook in self.hooks:
-            if hook.due(step, self.settings.steps):
-                self.model.eval()
-                found = hook.call(step, self.model)
+        due = [hook for hook in self.hooks if hook.due(step, self.settings.steps)]
+        if not due:
+            return
+        with self.whole() as model:
+            model.eval()
+            for hook in due:
+                found = hook.call(step, model)
                 if found:
                     self.row |= found
                     self.log({"step": step, **found})
+
+    def whole(self) -> AbstractContextManager[nn.Module]:
+        """The model with all its weights in this process, for what is done between steps."""
+        return self.shards.whole() if self.shards else nullcontext(self.model)
 
     def log(self, row: dict[str, Any]) -> None:
         self.build.metrics.log(**row)
@@ -273,33 +317,36 @@ class _Run:
         return () if distributed.rank() else self.settings.trackers
 
     def save(self, step: int) -> None:
-        if distributed.rank():
-            return
+        weights = self.optimizer.state()
+        if self.shards:
+            weights = self.shards.gather_state(weights)
+        with self.whole() as model:
+            if distributed.rank() == 0:
+                self.write(step, model, weights)
+
+    def write(self, step: int, model: nn.Module, weights: dict[str, Tensor]) -> None:
         extra = self.state.state_dict() if self.state else {}
         tensors = {k: v for k, v in extra.items() if isinstance(v, Tensor)}
         rest = {k: v for k, v in extra.items() if k not in tensors}
         self.at.losses, self.at.norms = list(self.losses.values), list(self.norms.values)
         known = {"progress": vars(self.at), "row": self.row, "extra": rest}
-        weights, keep = self.optimizer.state(), self.settings.keep_last
-        checkpoint.save(self.build.checkpoints, step, self.model, weights, known, tensors, keep)
+        checkpoint.save(self.build.checkpoints, step, model, weights, known, tensors, self.settings.keep_last)
 
-    def restore(self) -> int:
-        """Take up the newest whole checkpoint, where there is one: the number of updates it has."""
+    def restore(self) -> checkpoint.Checkpoint | None:
+        """The newest whole checkpoint, where there is one; what is no weight of model or optimizer is taken over."""
         found, damaged = self.newest()
         for line in damaged:
             self.console.warn(f"damaged checkpoint left out: {line}")
         self.build.metrics.rewind(found.step if found else -1)
         if found is None:
-            return 0
-        checkpoint.put_weights(self.model, found.model)
-        self.optimizer.load(found.optimizer)
+            return None
         self.at = _Progress(**found.state["progress"])
         self.losses, self.norms = Watch(self.at.losses), Watch(self.at.norms)
         self.row = found.state["row"]
         if self.state:
             self.state.load_state_dict({**found.state["extra"], **found.extra})
         self.console.info(f"{self.title}: going on from step {found.step:,}")
-        return found.step
+        return found
 
     def newest(self) -> tuple[checkpoint.Checkpoint | None, list[str]]:
         """The checkpoint to go on from, the same in every process, and the damaged ones that were passed over."""

@@ -13,6 +13,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from llmctl.train.fsdp import Shards, across
 from llmctl.train.settings import OptimizerSettings
 
 # Table 1 of arXiv 2505.16932 for 5 steps, with the safety factor of 2 % against bfloat16's rounding.
@@ -43,29 +44,46 @@ def orthogonalize(g: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
 
 
 class Muon:
-    """Muon over named matrices; `lr` is given at each step. The state is one momentum a matrix, kept by its name."""
+    """Muon over named matrices; `lr` is given at each step. The state is one momentum a matrix, kept by its name.
 
-    def __init__(self, params: dict[str, Tensor], momentum: float, weight_decay: float, dtype: torch.dtype) -> None:
-        self.momentum, self.weight_decay, self.dtype = momentum, weight_decay, dtype
-        stacks: dict[torch.Size, list[str]] = defaultdict(list)
+    With `shards`, of each matrix this process has some rows.
+    """
+
+    def __init__(
+        self,
+        params: dict[str, Tensor],
+        momentum: float,
+        weight_decay: float,
+        dtype: torch.dtype,
+        shards: Shards | None = None,
+    ) -> None:
+        self.momentum, self.weight_decay, self.dtype, self._parted = momentum, weight_decay, dtype, shards is not None
+        stacks: dict[tuple[int, int], list[str]] = defaultdict(list)  # by the whole shape: the same in every process
         for name, p in params.items():
-            stacks[p.shape].append(name)
+            stacks[(shards.rows(name) if shards else p.shape[0], p.shape[1])].append(name)
+        self._shapes = list(stacks)
         self._stacks = [(names, [params[n] for n in names]) for names in stacks.values()]
         self._buffers = [torch.zeros(len(ps), *ps[0].shape, device=ps[0].device) for _, ps in self._stacks]
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Move every matrix that has a gradient's stack; the rate of tall ones is higher (see below)."""
-        for (_, params), buffer in zip(self._stacks, self._buffers, strict=True):
+        for (rows, width), (_, params), buffer in zip(self._shapes, self._stacks, self._buffers, strict=True):
             grads = torch.stack([_grad(p) for p in params])
             buffer.lerp_(grads, 1 - self.momentum)
-            update = orthogonalize(grads.lerp_(buffer, self.momentum), self.dtype)  # Nesterov
+            update = self._direction(grads.lerp_(buffer, self.momentum), rows)  # Nesterov
             # A tall matrix has fewer singular values than rows, so its output would move less; the factor of the
             # published implementation keeps the root mean square of what the layer puts out.
-            scale = lr * max(1.0, update.size(-2) / update.size(-1)) ** 0.5
+            scale = lr * max(1.0, rows / width) ** 0.5
             if self.weight_decay:
                 torch._foreach_mul_(params, 1 - lr * self.weight_decay)
             torch._foreach_add_(params, list(update.float().unbind(0)), alpha=-scale)
+
+    def _direction(self, g: Tensor, rows: int) -> Tensor:
+        """`orthogonalize` the matrices in `g`, whole ones of so many `rows` or this process's parts of them."""
+        if self._parted:
+            return across(g.to(self.dtype), rows, lambda whole: orthogonalize(whole, self.dtype))
+        return orthogonalize(g, self.dtype)
 
     def state(self) -> dict[str, Tensor]:
         """The momenta by parameter name."""
@@ -79,16 +97,23 @@ class Muon:
 
 
 class Optimizer:
-    """Every trainable weight of `model`, under Muon or AdamW as `settings` say."""
+    """Every trainable weight of `model`, or of the `shards` of one, under Muon or AdamW as `settings` say."""
 
-    def __init__(self, model: nn.Module, settings: OptimizerSettings, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: OptimizerSettings,
+        dtype: torch.dtype = torch.bfloat16,
+        shards: Shards | None = None,
+    ) -> None:
         self.settings = settings
-        named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        weights = shards.local if shards else dict(model.named_parameters())
+        named = {n: p for n, p in weights.items() if p.requires_grad}
         matrices = {n: p for n, p in named.items() if is_block_matrix(n, p)}
         rest = {n: p for n, p in named.items() if n not in matrices}
         muon = settings.name == "muon"
         self.params = list(named.values())
-        self._muon = Muon(matrices if muon else {}, settings.momentum, settings.weight_decay, dtype)
+        self._muon = Muon(matrices if muon else {}, settings.momentum, settings.weight_decay, dtype, shards)
         self._adam_names = list(rest) if muon else [*matrices, *rest]
         decayed = [] if muon else list(matrices.values())
         groups = [

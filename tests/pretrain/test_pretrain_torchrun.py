@@ -44,9 +44,11 @@ def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_the_same_batch(workspace: Workspace) -> None:
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_are_one_with_the_same_batch(workspace: Workspace, parallel: str) -> None:
     make_tokens(workspace)
-    one, two = trained(workspace, "one", 1), trained(workspace, "two", 2)
+    how = (f"train.parallel={parallel}", "eval_every=10", "samples.every=10")
+    one, two = trained(workspace, "one", 1, *how), trained(workspace, "two", 2, *how)
     losses = [[row["loss"] for row in artifact.metrics() if "loss" in row] for artifact in (one, two)]
     assert len(losses[0]) == 30 and losses[0][:8] == pytest.approx(losses[1][:8], rel=1e-5)
     # Another order of the same sums: Muon makes a rounding error in a small direction as large as any other.
@@ -54,16 +56,21 @@ def test_two_processes_are_one_with_the_same_batch(workspace: Workspace) -> None
     for name, weight in weights(one).items():
         torch.testing.assert_close(weight, weights(two)[name], atol=2e-2, rtol=5e-2)
     assert [row.get("tokens") for row in one.metrics()] == [row.get("tokens") for row in two.metrics()]
-    again = subprocess.run(command(workspace, "two", 2), capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    again = subprocess.run(
+        command(workspace, "two", 2, *how), capture_output=True, text=True, env=ENVIRONMENT, timeout=300
+    )
     assert again.returncode == 0 and "up to date" in again.stderr and again.stderr.count("up to date") == 1
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_another_number_of_processes(workspace: Workspace) -> None:
+@pytest.mark.parametrize(("parallel", "before", "after"), [("ddp", 2, 1), ("fsdp", 2, 1), ("fsdp", 1, 2)])
+def test_a_killed_run_goes_on_with_another_number_of_processes(
+    workspace: Workspace, parallel: str, before: int, after: int
+) -> None:
     make_tokens(workspace)
-    whole = trained(workspace, "whole", 1)
+    whole, how = trained(workspace, "whole", 1), f"train.parallel={parallel}"
     process = subprocess.Popen(
-        command(workspace, "cut", 2), env=ENVIRONMENT, start_new_session=True, stderr=subprocess.DEVNULL
+        command(workspace, "cut", before, how), env=ENVIRONMENT, start_new_session=True, stderr=subprocess.DEVNULL
     )
     checkpoints = workspace.root / ".work/model/cut/checkpoints"
     while process.poll() is None and not list(checkpoints.glob("step-*")):
@@ -72,7 +79,7 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(workspace: Worksp
     process.wait()
     found = sorted(Path(p).name for p in checkpoints.glob("step-*"))
     assert found and found[-1] < "step-000030", "the kill came too late to test anything"
-    cut = trained(workspace, "cut", 1)
+    cut = trained(workspace, "cut", after, how)
     rows = [row for row in cut.metrics() if "loss" in row]
     assert [row["step"] for row in rows] == list(range(1, 31))
     assert [row["loss"] for row in rows] == pytest.approx(
