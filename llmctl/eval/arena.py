@@ -17,12 +17,15 @@ from llmctl.eval.arena_answers import Answer, answers_of, read_kept
 from llmctl.eval.arena_judges import Judge, Match, Person, Scored, Written, check_judge, function_judge
 from llmctl.eval.arena_page import markdown, write_arena_report
 from llmctl.eval.arena_prompts import Prompt, prompts_of
+from llmctl.eval.arena_settings import names_model
 from llmctl.eval.config import EvalConfig
-from llmctl.eval.pairs import score_replies
+from llmctl.eval.pairs import cut_note, score_replies, too_long
 from llmctl.eval.ratings import ELO, Game, bootstrap, bradley_terry, interval, points, position_bias
 from llmctl.eval.subjects import Subject, subjects
 from llmctl.generate.engine import Engine
-from llmctl.model.folder import load_model, load_reward_model
+from llmctl.model.config import ModelConfig
+from llmctl.model.folder import load_model, load_reward_model, read_config
+from llmctl.model.tokenizer import Tokenizer
 from llmctl.tools.toolbox import Toolbox
 from llmctl.train.device import best_device
 from llmctl.verify.statistics import wilson
@@ -41,6 +44,7 @@ def run(config: EvalConfig, workspace: Workspace, console: Console) -> Artifact:
         judge = open_judge(config, workspace)
         games = play(judge, prompts, answers, config, build.scratch / "games", console)
         results = rated(config, players, prompts, answers, judge, games)
+        results["notes"] += _cut(config, workspace, prompts, answers)
         for note in results["notes"]:
             console.warn(note)
         _write(build.path / "items", prompts, answers, games)
@@ -113,6 +117,20 @@ class _Rewards:
             values = score_replies(*self._model, [pair for _, pair in part])
             self._known |= {key: value for (key, _), value in zip(part, values, strict=True)}
         return [self._known[p.id, text] for p, text in pairs]
+
+
+def _cut(
+    config: EvalConfig, workspace: Workspace, prompts: Sequence[Prompt], answers: dict[str, list[Answer]]
+) -> list[str]:
+    """A note where a reward model did not see the whole of what it judged."""
+    if not names_model(config.arena.judge):
+        return []
+    judge = subjects([config.arena.judge], workspace)[0]
+    if not judge.rewards:
+        return []
+    said = [(p.messages, a["text"]) for mine in answers.values() for p, a in zip(prompts, mine, strict=True)]
+    context = ModelConfig.from_hf(read_config(judge.path), str(judge.path / "config.json")).context
+    return cut_note(judge.label, too_long(context, Tokenizer.load(judge.path), said), f"{len(said):,} answers")
 
 
 def _answers(

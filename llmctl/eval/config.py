@@ -11,6 +11,7 @@ from llmctl.eval.arena_settings import ArenaSettings, names_model
 from llmctl.eval.gate import parse
 from llmctl.eval.scaling_settings import ScalingSettings
 from llmctl.recipe import InputOf, NoResult, StageSettings
+from llmctl.recipe.functions import source
 
 
 class EvalConfig(StageSettings):
@@ -91,7 +92,7 @@ class EvalConfig(StageSettings):
         return texts
 
     def inputs(self) -> list[tuple[str, Sequence[str], bool]]:
-        """The judge is an input too, where it is a model."""
+        """The judge is an input too, a model or the file of a function; so are the files of tasks."""
         found = super().inputs()
         for task in self.tasks:
             if task.endswith((".yaml", ".yml")):
@@ -102,4 +103,6 @@ class EvalConfig(StageSettings):
             found.append((self.core, (), True))
         if self.mode == "arena" and names_model(self.arena.judge):
             found.append((self.arena.judge, ("model",), True))
+        elif self.mode == "arena" and ":" in self.arena.judge and (file := source(self.arena.judge)):
+            found.append((str(file), (), True))
         return found

@@ -15,7 +15,7 @@ from llmctl.eval.config import EvalConfig
 from llmctl.eval.core import ask_core, core_scores
 from llmctl.eval.harness import harness_rows
 from llmctl.eval.losses import loss_scores, measure_loss
-from llmctl.eval.pairs import measure_pairs
+from llmctl.eval.pairs import cut_note, measure_pairs
 from llmctl.eval.questions import PAIRS
 from llmctl.eval.scores import scores, share
 from llmctl.eval.subjects import Subject
@@ -39,6 +39,8 @@ class Measured:
     pairs: dict[str, list[Row]] = field(default_factory=dict)
     texts: dict[str, list[Row]] = field(default_factory=dict)
     """Rows that are neither right nor wrong here: whole texts, and what lm-evaluation-harness judged."""
+    notes: list[str] = field(default_factory=list)
+    """What turned up while measuring that a reader of the scores should know."""
 
 
 def measure(config: EvalConfig, work: Work, scratch: Path, console: Console) -> Measured:
@@ -136,6 +138,7 @@ def _judge(subject: Subject, work: Work, kept: Path, console: Console, found: Me
 
         rows: list[Row] = _once(kept / "pairs.json", judged)
     found.pairs[subject.label] = rows
+    found.notes += cut_note(subject.label, sum(r.get("cut", False) for r in rows), f"{len(rows):,} pairs")
     found.scores.append(share(subject.label, PAIRS, sum(r["correct"] for r in rows), len(rows)))
 
 

@@ -51,6 +51,8 @@ def measure_pairs(
         for i, pair in enumerate(part):
             better, worse = values[2 * i : 2 * i + 2]
             scored = {"better_score": round(better, 6), "worse_score": round(worse, 6), "correct": better > worse}
+            if too_long(model.backbone.config.context, tokenizer, texts[2 * i : 2 * i + 2]):
+                scored["cut"] = True
             rows.append(
                 {
                     "id": pair.id,
@@ -65,12 +67,17 @@ def measure_pairs(
     return rows
 
 
-def score_replies(
-    model: RewardModel, tokenizer: Tokenizer, texts: Sequence[tuple[list[dict[str, Any]], str]]
-) -> list[float]:
-    """The scores of (prompt, reply), in float32. What does not fit into the context is cut off in front."""
-    rendered = [render([*prompt, {"role": "assistant", "content": reply}], tokenizer).ids for prompt, reply in texts]
-    rendered = [ids[-model.backbone.config.context :] for ids in rendered]
+Said = tuple[list[dict[str, Any]], str]
+"""(prompt, reply)."""
+
+
+def score_replies(model: RewardModel, tokenizer: Tokenizer, texts: Sequence[Said]) -> list[float]:
+    """The scores of each, in float32, at the last token of the reply.
+
+    What does not fit into the context is cut off in front: a score is read behind the reply's end, so the end of the
+    prompt and the reply are what it needs most.
+    """
+    rendered = [_ids(tokenizer, said)[-model.backbone.config.context :] for said in texts]
     lengths = torch.tensor([len(ids) for ids in rendered])
     device = next(model.parameters()).device
     batch = torch.zeros(len(rendered), int(lengths.max()), dtype=torch.int64)
@@ -78,6 +85,22 @@ def score_replies(
         row[: len(ids)] = torch.tensor(ids)
     with torch.inference_mode():
         return [float(v) for v in model(batch.to(device), lengths.to(device))]
+
+
+def too_long(context: int, tokenizer: Tokenizer, texts: Sequence[Said]) -> int:
+    """How many of `texts` do not fit into the context whole."""
+    return sum(len(_ids(tokenizer, said)) > context for said in texts)
+
+
+def cut_note(label: str, cut: int, of: str) -> list[str]:
+    """What a report says where something was cut."""
+    return (
+        [f"{label}: {cut:,} of {of} are longer than its context and were read without their beginning"] if cut else []
+    )
+
+
+def _ids(tokenizer: Tokenizer, said: Said) -> list[int]:
+    return render([*said[0], {"role": "assistant", "content": said[1]}], tokenizer).ids
 
 
 def _rows(source: Artifact | Foreign) -> Iterator[tuple[str, Mapping[str, Any]]]:

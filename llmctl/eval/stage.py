@@ -34,6 +34,8 @@ def run(config: EvalConfig, workspace: Workspace, console: Console) -> Artifact:
         console.warn(note)
     with workspace.build(config) as build:
         found = measure(config, work, build.scratch, console)
+        for note in found.notes:
+            console.warn(note)
         results = _results(config, work, found)
         _write_items(build.path / "items", _items(found))
         write_json(build.path / "results.json", results)
@@ -95,7 +97,7 @@ def _results(config: EvalConfig, work: Work, found: Measured) -> dict[str, Any]:
         },
         "scores": found.scores,
         "paired": comparisons(_items(found), found.scores, config.seed),
-        "notes": work.notes,
+        "notes": work.notes + found.notes,
     }
 
 

@@ -36,6 +36,14 @@ def load(name: str, what: str = "function", where: str = "") -> Callable[..., An
     return function  # type: ignore[no-any-return]
 
 
+def source(name: str) -> Path | None:
+    """The file that `module:function` comes from, where it lies in the current folder: an input like others. None for
+    what is installed.
+    """
+    module = Path.cwd().joinpath(*name.partition(":")[0].split("."))
+    return next((p for p in (module.with_suffix(".py"), module / "__init__.py") if p.is_file()), None)
+
+
 def raised(error: BaseException) -> tuple[str, str]:
     """(what a person's function raised, the file and line where): for a message."""
     at = traceback.extract_tb(error.__traceback__)[-1]

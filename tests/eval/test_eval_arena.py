@@ -265,3 +265,21 @@ def test_prompts_in_the_fields_usual_keys(workspace: Workspace, tmp_path: Path) 
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     found = prompts_of(EvalConfig(models=["m"], conversations=[str(tmp_path / "p.jsonl")]), workspace, [])
     assert sorted(p.messages[0]["content"] for p in found) == ["a", "b", "c", "d"]
+
+
+def test_another_judge_in_the_same_file_makes_a_report_stale(
+    shelf, workspace: Workspace, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "arena_edited_judge.py"
+    file.write_text("def f(messages, answer):\n    return len(answer)\n")
+    shelf.conversations("talks", ("sums",))
+    for seed, name in enumerate(("one", "two")):
+        shelf.model(name, "sft", ["talks"], seed=seed)
+    judged = {**SMALL["arena"], "judge": "arena_edited_judge:f"}
+    config = EvalConfig(models=["one", "two"], **{**SMALL, "arena": judged})
+    made = run(config, workspace, console)
+    assert workspace.current(config) is not None
+    assert str(file) in [i["name"] for i in made.manifest["inputs"]]
+    file.write_text("def f(messages, answer):\n    return -len(answer)\n")
+    assert workspace.current(config) is None

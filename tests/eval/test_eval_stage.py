@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from llmctl.console import Console
 from llmctl.errors import UserError
@@ -16,6 +17,7 @@ from llmctl.eval.questions import Question
 from llmctl.eval.stage import plan, run
 from llmctl.generate.engine import Engine, Sample
 from llmctl.model.chat_format import render
+from llmctl.model.folder import load_reward_model
 from llmctl.model.tokenizer import train_tokenizer
 from llmctl.verify import KINDS, problems
 from llmctl.workspace import Workspace
@@ -96,6 +98,25 @@ def test_a_reward_model_is_measured_on_held_out_pairs(shelf, workspace: Workspac
     rows = [json.loads(line) for line in made.file("items/judge.jsonl").read_text().splitlines()]
     assert score["correct"] == sum(r["better_score"] > r["worse_score"] for r in rows)
     assert {r["better"] for r in rows} == {"two"}
+
+
+def test_a_pair_beyond_the_context_is_read_to_its_end_and_said(shelf, workspace: Workspace, console: Console) -> None:
+    """The score stands behind the reply, so what is cut off is the beginning of the prompt."""
+    long, short = "A small town. " * 200, "What?"
+    rows = [{"prompt": p, "responses": ["one two", "three"], "ranking": [0, 1]} for p in (long, short)]
+    shelf.rows("comparisons", "judged", rows)
+    shelf.reward("judge", ["judged"])
+    made = run(EvalConfig(models=["judge"], **SMALL), workspace, console)
+    results = json.loads(made.file("results.json").read_text())
+    (note,) = results["notes"]
+    assert note == "judge: 1 of 2 pairs are longer than its context and were read without their beginning"
+    items = [json.loads(line) for line in made.file("items/judge.jsonl").read_text().splitlines()]
+    cut = next(r for r in items if r.get("cut"))
+    model, tokenizer = load_reward_model(workspace.find("judge", ["model"]).path)
+    ids = render([*cut["prompt"], {"role": "assistant", "content": cut["better"]}], tokenizer).ids
+    kept = torch.tensor([ids[-model.config.context :]])
+    assert len(ids) > model.config.context and tokenizer.decode(kept[0].tolist()).count("one two") == 1
+    assert cut["better_score"] == pytest.approx(model(kept, torch.tensor([kept.shape[1]])).item(), abs=1e-5)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
