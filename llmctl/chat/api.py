@@ -26,6 +26,8 @@ from llmctl.workspace import Workspace
 
 # The page may run its own script and talk to its own server, nothing else.
 _PAGE_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+STOPPING = "the server is being stopped"
+_LOOK, _FAREWELL = 0.02, 2.0  # seconds: between looks at what is still being answered; to tell clients of the end
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -44,10 +46,31 @@ class Api:
         self.workspace, self.config, self.speaker, self.scheduler = workspace, config, speaker, scheduler
         self.log, self.key = log, key
         self.began = int(time.time())
+        self.going, self.stopping = 0, False
         self.page = resources.files("llmctl.chat").joinpath("page.html").read_bytes()
 
     async def __call__(self, exchange: Exchange) -> None:
         """The answer to one request."""
+        if self.stopping:
+            raise HttpError(503, STOPPING, "overloaded")
+        self.going += 1
+        try:
+            await self._respond(exchange)
+        finally:
+            self.going -= 1
+
+    async def finish(self, seconds: float, now: asyncio.Event) -> None:
+        """Take nothing more, and end when what is being answered is: after `seconds`, or `now`, it is cut off."""
+        self.stopping, loop = True, asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self.going and not now.is_set() and loop.time() < deadline:
+            await asyncio.sleep(_LOOK)
+        await asyncio.to_thread(self.scheduler.close)
+        deadline = loop.time() + _FAREWELL
+        while self.going and loop.time() < deadline:
+            await asyncio.sleep(_LOOK)
+
+    async def _respond(self, exchange: Exchange) -> None:
         self._check_origin(exchange)
         if exchange.path in ("/", "/health") and exchange.method in ("GET", "HEAD"):
             await self._open(exchange)
@@ -141,15 +164,20 @@ class Api:
                 await event([chat_delta(a, "", "", "", False, True)])
             elif ask.echo:
                 await event([text_choice(a, ask.echo[a.index // ask.n], False, None)])
-        async for a, piece in pieces.of(answers):
-            words, tool = a.push(piece)
-            if words or tool:
-                if chats:
-                    await event([chat_delta(a, words, tool, a.within, ask.logprobs, False)])
-                else:
-                    await event([text_choice(a, words, ask.logprobs, None)])
-            if a.request.finish and piece is a.request.pieces[-1]:
-                await event([chat_end(a, ask.logprobs) if chats else text_choice(a, "", ask.logprobs, a.finish)])
+        try:
+            async for a, piece in pieces.of(answers):
+                words, tool = a.push(piece)
+                if words or tool:
+                    if chats:
+                        await event([chat_delta(a, words, tool, a.within, ask.logprobs, False)])
+                    else:
+                        await event([text_choice(a, words, ask.logprobs, None)])
+                if a.request.finish and piece is a.request.pieces[-1]:
+                    await event([chat_end(a, ask.logprobs) if chats else text_choice(a, "", ask.logprobs, a.finish)])
+        except HttpError as e:  # too late for a status: OpenAI's clients raise for an event like this
+            await exchange.send(b"data: " + e.body() + b"\n\n")
+            await exchange.end()
+            return
         if exchange.gone.is_set():
             return
         if ask.usage:
@@ -253,7 +281,7 @@ class _Pieces:
                 if piece is not None:
                     yield answers[index], piece
                 elif answers[index].request.finish == "cancelled":
-                    raise HttpError(503, "the server is being stopped", "overloaded")
+                    raise HttpError(503, STOPPING, "overloaded")
                 else:
                     going -= 1
         finally:

@@ -19,6 +19,7 @@ from llmctl.generate.scheduler import Scheduler
 from llmctl.workspace import Workspace
 
 KEY = "LLMCTL_API_KEY"
+_GRACE = 8.0  # seconds for answers under way: Docker kills after ten
 
 
 def serve_model(
@@ -28,7 +29,10 @@ def serve_model(
     limits: Limits | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM. `ready` is told the address. UserError where it may not or cannot listen."""
+    """Serve until Ctrl-C or SIGTERM, then finish what is being answered; the second one cuts it off.
+
+    `ready` is told the address. UserError where it may not or cannot listen.
+    """
     key = os.environ.get(KEY, "")
     if config.host not in LOCAL and not key:
         raise UserError(
@@ -61,9 +65,14 @@ async def _run(
             f"{config.host}:{config.port}",
             "choose another --port; 0 takes a free one",
         ) from e
-    over = asyncio.Event()
-    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows; not the main thread
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    over, now = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (now if over.is_set() else over).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows; not the main thread
+            asyncio.get_running_loop().add_signal_handler(number, stop)
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"http://{host}:{server.sockets[0].getsockname()[1]}"
     console.info(f"{api.speaker.name} answers at {address}/v1 (OpenAI's protocol); talk to it at {address}/")
@@ -76,3 +85,7 @@ async def _run(
         await over.wait()
     finally:
         server.close()  # not wait_closed(): a client that keeps its connection open would keep the server too
+    if api.going:
+        console.info(f"{api.going} being answered; Ctrl-C again cuts them off")
+    await api.finish(_GRACE, now)
+    console.info("stopped")

@@ -45,9 +45,11 @@ def tiny(reward: bool = False, context: int = 96) -> tuple[Any, Tokenizer]:
     return (RewardModel(model) if reward else model), tok
 
 
-def put_model(workspace: Workspace, name: str, stage: type[StageSettings] = Sft, reward: bool = False) -> Artifact:
+def put_model(
+    workspace: Workspace, name: str, stage: type[StageSettings] = Sft, reward: bool = False, context: int = 96
+) -> Artifact:
     with workspace.build(stage(out=name)) as build:
-        save_model(build.path, *tiny(reward))
+        save_model(build.path, *tiny(reward, context))
     return build.done()
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -355,3 +360,61 @@ def test_openai_s_own_client(running: Running) -> None:
 def test_the_page_is_in_the_package() -> None:
     page = (Path(serving.__file__).parent / "page.html").read_text()
     assert "http://" not in page and "https://" not in page and "innerHTML" not in page
+
+
+@contextmanager
+def process(workspace: Workspace, *more: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`llmctl chat long --serve` as a person starts it, and its port."""
+    command = [sys.executable, "-m", "llmctl.cli.main", "chat", "long", "--serve", "--port", "0", "-w"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*command, str(workspace.root), *more], stderr=subprocess.PIPE, text=True, env=env) as child:
+        assert child.stderr is not None
+        try:
+            yield (
+                child,
+                int(next(line for line in child.stderr if "://" in line).partition("/v1")[0].rpartition(":")[2]),
+            )
+        finally:
+            child.kill()
+
+
+def begun_stream(port: int, tokens: int) -> socket.socket:
+    s = socket.create_connection(("127.0.0.1", port), timeout=60)
+    body = json.dumps({**HI, "stream": True, "max_tokens": tokens, "temperature": 2}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
+    s.sendall(head.encode() + body)
+    assert s.recv(40).startswith(b"HTTP/1.1 200 ")
+    return s
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_answers_end_and_the_process_ends_well(workspace: Workspace, number: int) -> None:
+    put_model(workspace, "long", context=3000)
+    with process(workspace) as (child, port):
+        idle = socket.create_connection(("127.0.0.1", port))
+        streaming = begun_stream(port, 150)
+        child.send_signal(number)
+        whole = b"".join(iter(lambda: streaming.recv(65536), b""))
+        assert b'"finish_reason": "' in whole and b"data: [DONE]" in whole and whole.endswith(b"0\r\n\r\n")
+        assert child.wait(20) == 0 and "Traceback" not in child.stderr.read()
+        assert idle.recv(100) == b""
+    with closing(Log(workspace)) as log:
+        assert len(log.chats()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals there")
+def test_a_second_signal_cuts_answers_off_and_says_so(workspace: Workspace) -> None:
+    put_model(workspace, "long", context=30_000)
+    with process(workspace) as (child, port):
+        streaming = begun_stream(port, 29_000)
+        child.send_signal(signal.SIGINT)
+        assert "1 being answered" in "".join(next(child.stderr) for _ in range(2))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=5)
+        child.send_signal(signal.SIGINT)
+        whole = b"".join(iter(lambda: streaming.recv(65536), b""))
+        assert b"the server is being stopped" in whole and b"[DONE]" not in whole and whole.endswith(b"0\r\n\r\n")
+        assert child.wait(20) == 0 and "Traceback" not in child.stderr.read()
