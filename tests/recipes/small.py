@@ -55,6 +55,51 @@ R1_ZERO = [
     "zero.eval_items=4",
 ]
 
+# Sums of one digit, which a model of this size learns by heart in a hundred updates: only what is right is handed on
+# from one step to the next, so something has to be.
+_ONE_DIGIT = ("cold", "reasoner", "reasoned", "wishes", "taught", "small-rl")
+
+R1 = [
+    "crawl.max_pages=40",
+    "tokenize.vocab_size=512",
+    *(f"{name}.depth=1" for name in ("base", "small")),
+    *(f"{name}.context=128" for name in ("base", "small")),
+    *(f"{name}.train.steps=4" for name in ("base", "small")),
+    *(f"{name}.sums.digits=[1, 1]" for name in _ONE_DIGIT),
+    "cold.mix={sums: 300}",
+    "cold.heldout=4",
+    "general.mix={names: 20, identity: 20, lookup: 10}",
+    "general.heldout=4",
+    "wishes.mix={preferences: 24}",
+    "wishes.heldout=8",
+    "taught.mix={distill: 40}",
+    "taught.heldout=4",
+    *(f"{name}.{small}" for name in ("cold-start", "mixed") for small in ("train.steps=250", "batch_tokens=512")),
+    *(f"{name}.train.steps=3" for name in ("distilled", "small-cold")),
+    *(f"{name}.eval_items=4" for name in ("cold-start", "mixed", "distilled", "small-cold")),
+    "wish-judge.train.steps=3",
+    *(f"{name}.train.steps=2" for name in ("reasoner", "reasoned", "r1", "small-rl")),
+    *(f"{name}.eval_items=4" for name in ("reasoner", "reasoned", "r1", "small-rl")),
+    *(f"{name}.rollouts={{prompts: 16, group: 4, max_new_tokens: 48}}" for name in ("reasoner", "reasoned", "r1")),
+    "small-rl.rollouts={prompts: 4, group: 2, max_new_tokens: 12}",
+    "r1.guard={every: 2, items: 4}",
+    "r1-eval.items=4",
+    "r1-eval.max_new_tokens=12",
+    "distillation.items=4",
+    "distillation.max_new_tokens=12",
+]
+
+# What stands for the published model: any folder with one. Where no file is named, the problems are made by code.
+GSM8K = [
+    "gsm8k-solver.gsm8k.file=",
+    "gsm8k-solver.train={steps: 2}",
+    "gsm8k-solver.rollouts={template: 'Question: {question}\\nAnswer:', prompts: 4, group: 2, max_new_tokens: 12}",
+    "gsm8k-solver.eval_items=4",
+    "gsm8k.limit=4",
+    "gsm8k.num_fewshot=1",
+    "gsm8k.max_new_tokens=12",
+]
+
 RLHF = [
     *_SMALL_CHAT,
     "lessons.mix={sums: 40, names: 40, identity: 20}",

@@ -1,16 +1,21 @@
-"""The recipes of reinforcement learning, whole, in a small variant: R1-Zero and RLHF."""
+"""The recipes of reinforcement learning, whole, in a small variant: R1-Zero, R1, GSM8K and RLHF."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small import R1_ZERO, RLHF, flags
+from small import GSM8K, R1, R1_ZERO, RLHF, flags
 
+from llmctl.eval.task_file import shipped
+from llmctl.formats.conversations import read_conversations
+from llmctl.pipeline.plan import load, locate
+from llmctl.verify import check
 from llmctl.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -30,6 +35,48 @@ def test_r1_zero(tmp_path: Path) -> None:
     rows = [r for r in zero.metrics() if "group_std" in r]
     assert rows and all(0 <= r["formatted"] <= 1 for r in rows)
     assert {"formatted_before", "formatted_after"} <= set(zero.figures)
+
+
+def test_r1_hands_on_what_is_right_and_nothing_else(tmp_path: Path) -> None:
+    steps = run("r1", tmp_path / "w", R1)
+    workspace = Workspace(tmp_path / "w")
+    for name in ("reasoned", "taught"):
+        kept = read_conversations(workspace.find(name, ["conversations"]).path).rows
+        assert kept
+        for row in kept:
+            verdict = check(row, row["messages"][-1]["content"])
+            assert verdict.correct and (verdict.formatted or name == "reasoned")
+    assert {"reasoned", "general"} <= {i["name"] for i in workspace.find("mixed", ["model"]).manifest["inputs"]}
+    rows = [r for r in workspace.find("r1", ["model"]).metrics() if "reward_learned" in r]
+    assert rows and {"accuracy", "formatted", "guard_gold"} <= {
+        k for r in workspace.find("r1", ["model"]).metrics() for k in r
+    }
+    assert steps["reasoned"]["headline"]["label"].startswith("held-out sums: one reply, best of")
+    found = json.loads((tmp_path / "w/report/distillation/results.json").read_text())
+    assert ("small-rl", "distilled") in {(p["first"], p["second"]) for p in found["paired"]}
+
+
+def test_r1_begins_as_the_quickstart_does() -> None:
+    """So that its first steps are up to date in a workspace that has run the quickstart."""
+    first, other = (load(locate(name)).steps[:4] for name in ("quickstart", "r1"))
+    assert [s.data for s in first] == [s.data for s in other]
+
+
+def test_gsm8k_from_a_folder(quickstart: Path, tmp_path: Path) -> None:
+    model = tmp_path / "published"
+    shutil.copytree(quickstart / "model/chat", model)
+    rows = [{"question": f"Ann has {i} pears and buys 2 more. How many has she?", "answer": f"{i}+2={i + 2}\n#### {i + 2}"}
+            for i in range(40)]  # fmt: skip
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    task = shipped()["gsm8k"].read_text().replace("openai/gsm8k\ndataset_name: main", "json\ndata_files: {data}")
+    names = f"{{train: {tmp_path}/train.jsonl, test: {tmp_path}/train.jsonl}}"
+    (tmp_path / "mine.yaml").write_text(task.replace("{data}", names))
+    sets = [*GSM8K, f"gsm8k-solver.model={model}", f"gsm8k.models=[{model}, gsm8k-solver]",
+            f"gsm8k.tasks=[{tmp_path}/mine.yaml]", f"gsm8k-solver.gsm8k.file={tmp_path}/train.jsonl"]  # fmt: skip
+    steps = run("gsm8k", tmp_path / "w", sets)
+    assert steps["gsm8k-solver"]["headline"]["label"] == "held-out gsm8k right"
+    found = json.loads((tmp_path / "w/report/gsm8k/results.json").read_text())
+    assert {"mine", "mine/flexible-extract"} <= {s["task"] for s in found["scores"]}
 
 
 def test_rlhf(tmp_path: Path) -> None:
