@@ -49,7 +49,7 @@ class Batch:
         self.length = np.zeros(len(rows), dtype=np.int64)
         self.stopped = np.zeros(len(rows), dtype=bool)
         self.control = Control(tokenizer, sampling, tools, self.ids)
-        self.keys = row_keys(sampling.seed, rows)
+        self.keys = row_keys(sampling.seed, [(p + sampling.first, s) for p, s in rows])
         self.live = np.arange(len(rows))
         """The rows that still go on, in the order in which the cache holds them."""
         self.at = 0

@@ -33,6 +33,9 @@ class Sampling:
     """Tokens that end a sample. None: the tokenizer's end of text and end of turn; empty: none."""
     stop_strings: tuple[str, ...] = ()
     seed: int = 0
+    first: int = 0
+    """The number of the first prompt, for the noise: a process that is given a part of the prompts draws what one that
+    has them all would."""
 
     def __post_init__(self) -> None:
         problems = {

@@ -72,7 +72,7 @@ STAGES = {
         Stage("synth", "SynthConfig", "llmctl sft MODEL {out}"),
         Stage("sft", "SftConfig", "llmctl chat {out}", processes=True),
         Stage("rm", "RmConfig", "llmctl rl MODEL --reward {out}", processes=True),
-        Stage("rl", "RlConfig", "llmctl chat {out}"),
+        Stage("rl", "RlConfig", "llmctl chat {out}", processes=True),
         Stage("chat", "ChatConfig", "llmctl show {out}"),
         Stage("eval", "EvalConfig", "llmctl show {out}", bounded=True),
     )

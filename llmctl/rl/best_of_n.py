@@ -18,6 +18,7 @@ from llmctl.rl.rewards import Rollout
 from llmctl.rl.rollouts import Writer, chosen
 from llmctl.rl.tasks import Task
 from llmctl.rl.watch import mean
+from llmctl.train import distributed
 from llmctl.verify import check
 from llmctl.workspace import Build
 from llmctl.workspace.files import write_atomic
@@ -32,12 +33,15 @@ def run(config: RlConfig, build: Build, console: Console, task: Task, writer: Wr
     with console.progress("rl: best-of-n", turns + 1, "parts") as bar:
         for turn in range(turns + 1):
             file = build.scratch / f"part-{turn:06d}.json"
-            if not file.exists():
+            if distributed.agree(int(not file.exists())):  # process 0 writes, and knows what there is
                 items, seed = (task.held_out(config.eval_items), 0) if turn == turns else task.draw(turn)
                 groups = writer.scored(items, how.group, seed, how.temperature) if items else []
                 write_atomic(file, json.dumps([row_of(g, config.method.keep) for g in groups]))
-            parts["heldout" if turn == turns else "train"] += json.loads(file.read_text(encoding="utf-8"))
+            if not distributed.rank():
+                parts["heldout" if turn == turns else "train"] += json.loads(file.read_text(encoding="utf-8"))
             bar.advance(1)
+    if distributed.rank():
+        return
     for name, rows in parts.items():
         kept = {r["row"]["id"]: r["row"] for r in rows if r["row"]}
         write_atomic(build.path / f"{name}.jsonl", "".join(json.dumps(r) + "\n" for r in kept.values()))

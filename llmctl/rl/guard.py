@@ -22,10 +22,12 @@ from torch import nn
 
 from llmctl.console import Console
 from llmctl.generate.engine import Engine
+from llmctl.rl import together
 from llmctl.rl.config import GuardSettings
 from llmctl.rl.rewards import Rollout
 from llmctl.rl.rollouts import Writer
 from llmctl.rl.watch import repetition
+from llmctl.train import distributed
 from llmctl.verify import Item
 from llmctl.workspace.files import fsync_file, write_json
 
@@ -77,13 +79,20 @@ class Guard:
 
     def __call__(self, step: int, model: nn.Module) -> dict[str, Any]:
         """Measure after `step` updates; Stopped where it is time. What it returns goes into the log."""
-        seen = self.measure(step)
-        self.history = [s for s in self._known() if s.step < step] + [seen]
+        found = self.answers()
+
+        def seen_so_far() -> str:
+            history = [s for s in self._known() if s.step < step] + [self.judged(step, found)]
+            return json.dumps([vars(s) for s in history])
+
+        # Of torchrun's processes the first one judges: what a person's function says might differ from call to call.
+        self.history = [Seen(**s) for s in json.loads(together.told(seen_so_far))]
+        seen, best = self.history[-1], self.best
         line = self.verdict(seen)
-        best = self.best
-        if best is seen:
-            self._keep(model)
-        write_json(self.place / "history.json", [vars(s) for s in self.history])
+        if not distributed.rank():
+            if best is seen:
+                self._keep(model)
+            write_json(self.place / "history.json", [vars(s) for s in self.history])
         row = {"guard_proxy": seen.proxy, "guard_gold": seen.mean, "guard_kl": seen.kl,
                "guard_sqrt_kl": math.sqrt(max(seen.kl, 0.0)), "guard_repetition": seen.repetition,
                "guard_length": seen.length}  # fmt: skip
@@ -99,10 +108,13 @@ class Guard:
         """The measurement with the highest gold, the latest of equal ones: it has practised more."""
         return max(self.history, key=lambda s: (-math.inf if math.isnan(s.mean) else s.mean, s.step))
 
-    def measure(self, step: int) -> Seen:
-        """Answer the held-out prompts as the model is now."""
+    def answers(self) -> list[Rollout]:
+        """The held-out prompts answered by the model as it is now."""
+        return [g[0] for g in self.writer.scored(self.items, 1, _SEED, self.writer.config.rollouts.temperature)]
+
+    def judged(self, step: int, found: list[Rollout]) -> Seen:
+        """What there is to see of the answers `found`."""
         temperature = self.writer.config.rollouts.temperature
-        found = [group[0] for group in self.writer.scored(self.items, 1, _SEED, temperature)]
         scores = self.reference.score([r.prompt for r in found], [r.sample.ids for r in found], temperature)
         kl = [
             sum(p - q for p, q, forced in zip(r.sample.logprobs, s, r.sample.forced, strict=True) if not forced)
@@ -134,10 +146,12 @@ class Guard:
 
     def restore(self, model: nn.Module) -> None:
         """Put the best weights back."""
-        kept = load_file(self.place / "best.safetensors")
-        with torch.no_grad():
-            for name, p in model.named_parameters():
-                p.copy_(kept[name])
+        if not distributed.rank():
+            kept = load_file(self.place / "best.safetensors")
+            with torch.no_grad():
+                for name, p in model.named_parameters():
+                    p.copy_(kept[name])
+        together.as_first(model)
 
     def _keep(self, model: nn.Module) -> None:
         """On the disk, since a run that is killed and taken up again has to know them too."""

@@ -28,6 +28,7 @@ class OwnReward:
     def __init__(self, name: str, timeout: float) -> None:
         self.name, self.timeout = name, timeout
         self.problems: list[str] = []
+        self.where = ""  # file and line of a problem
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
 
@@ -39,7 +40,14 @@ class OwnReward:
 
     def __call__(self, rows: list[dict[str, Any]]) -> list[float | None]:
         """A number for each row, None where there is none. UserError where no row gets one, or it hangs on and on."""
-        self.problems, where, hangs, declined = [], "", 0, 0
+        found = self.values(rows)
+        if all(value is None for value in found):
+            self.refuse(self.problems, len(rows))
+        return found
+
+    def values(self, rows: list[dict[str, Any]]) -> list[float | None]:
+        """The same, where no row needs to get one."""
+        self.problems, hangs = [], 0
         found: list[float | None] = []
         for row in rows:
             reply = self._ask(row)
@@ -51,17 +59,19 @@ class OwnReward:
                     "mend it, or raise rewards.timeout; the same command goes on from the last checkpoint",
                 )
             found.append(reply.get("value"))
-            declined += "value" in reply and reply["value"] is None
             if "problem" in reply:
                 self.problems.append(reply["problem"])
-                where = where or reply.get("where", "")
-        if self.problems and len(self.problems) + declined == len(rows):
+                self.where = reply.get("where", "") or self.where
+        return found
+
+    def refuse(self, problems: list[str], rows: int) -> None:
+        """UserError that says what the first of the problems was, where there is one."""
+        if problems:
             raise UserError(
-                f"your reward {self.name} {self.problems[0]}, and has no number for any of {len(rows):,} replies",
-                where or "function",
+                f"your reward {self.name} {problems[0]}, and has no number for any of {rows:,} replies",
+                self.where or "function",
                 "mend it; the same command goes on from the last checkpoint",
             )
-        return found
 
     def close(self) -> None:
         """End the process."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from llmctl.model.tokenizer import Tokenizer
 from llmctl.rl.config import RlConfig
 from llmctl.rl.losses import dpo
 from llmctl.rl.policy import rows_of, token_logprobs, trained
+from llmctl.train import distributed
 from llmctl.train.batch import Batch
 from llmctl.train.device import autocast, best_device
 from llmctl.train.loop import Hook, train
@@ -122,11 +123,17 @@ class PairSource:
     def __init__(self, pairs: Sequence[Pair], count: int, micro_tokens: int, seed: int) -> None:
         self.pairs, self.count, self.micro_tokens = pairs, count, micro_tokens
         self.order = Shuffle(len(pairs), seed)
+        if count < distributed.size():
+            raise UserError(
+                f"{count} pairs a step cannot be divided among {distributed.size()} processes", "rollouts.prompts",
+                "take more pairs a step, or fewer processes",
+            )  # fmt: skip
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of update `step`."""
         drawn = [self.pairs[i] for _, i in self.order.take(step * self.count, self.count)]
-        return [collate(part) for part in cuts(drawn, self.micro_tokens)]
+        mine = drawn[distributed.rank() :: distributed.size()]  # a pair stays together
+        return [replace(collate(part), divided=distributed.size() > 1) for part in cuts(mine, self.micro_tokens)]
 
 
 def cuts(pairs: Sequence[Pair], tokens: int) -> Iterator[list[Pair]]:

@@ -96,11 +96,16 @@ class Rewards:
             for r, score in zip(rollouts, self.learned(rollouts), strict=True):
                 r.parts["learned"] = score
         if self.own is not None:
-            for r, value in zip(rollouts, self.own([r.row for r in rollouts]), strict=True):
+            for r, value in zip(rollouts, self.own.values([r.row for r in rollouts]), strict=True):
                 r.parts["own"] = math.nan if value is None else value
             self.problems = self.own.problems
         for r in rollouts:
             r.total = self._total(r)
+
+    def insist(self, rollouts: Sequence[Rollout]) -> None:
+        """UserError where the function fails on every reply."""
+        if self.own is not None and all(math.isnan(r.parts.get("own", math.nan)) for r in rollouts):
+            self.own.refuse(self.problems, len(rollouts))
 
     def _by_rule(self, r: Rollout) -> dict[str, float]:
         """Right or not, in form or not; nothing where the problem has no known answer."""

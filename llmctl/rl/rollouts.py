@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from llmctl.generate.control import stop_ids
 from llmctl.generate.engine import Engine, Sample, Sampling, ToolRunner
 from llmctl.model.tokenizer import Tokenizer
+from llmctl.rl import together
 from llmctl.rl.advantage import advantages, gae, has_spread, overlong, whiten
 from llmctl.rl.collate import Rows, batch_of, collate, cuts
 from llmctl.rl.config import RlConfig
@@ -22,6 +23,7 @@ from llmctl.rl.policy import KlWeight, token_logprobs
 from llmctl.rl.rewards import Rewards, Rollout
 from llmctl.rl.tasks import Task, prompt_of
 from llmctl.rl.watch import statistics
+from llmctl.train import distributed
 from llmctl.train.batch import Batch
 from llmctl.train.device import autocast
 from llmctl.verify import Item
@@ -38,25 +40,35 @@ class Writer:
     rewards: Rewards
     tools: Tools
 
-    def replies(self, items: list[Item], n: int, seed: int, temperature: float) -> list[list[Rollout]]:
-        """`n` replies to each problem, not scored yet. Over the full vocabulary, so that their log-probabilities are
-        those of what was sampled from.
+    def replies(
+        self, items: list[Item], n: int, seed: int, temperature: float, part: range | None = None
+    ) -> list[list[Rollout]]:
+        """`n` replies to each problem (to those of `part` alone, where it is given), not scored yet. Over the full
+        vocabulary, so that their log-probabilities are those of what was sampled from.
         """
-        how = self.config.rollouts
-        prompts = [prompt_of(item, self.engine.tokenizer, how.template) for item in items]
+        part = range(len(items)) if part is None else part
+        how, mine = self.config.rollouts, [items[i] for i in part]
+        prompts = [prompt_of(item, self.engine.tokenizer, how.template) for item in mine]
         sampling = Sampling(
-            max_new_tokens=how.max_new_tokens, temperature=temperature, seed=seed, stop_strings=tuple(how.stop)
-        )
+            max_new_tokens=how.max_new_tokens, temperature=temperature, seed=seed, stop_strings=tuple(how.stop),
+            first=part.start,
+        )  # fmt: skip
         samples = self.engine.generate(prompts, sampling, n, self.tools(items), how.batch_size)
         return [
             [Rollout(item, prompt, self._whole(s, sampling)) for s in group]
-            for item, prompt, group in zip(items, prompts, samples, strict=True)
+            for item, prompt, group in zip(mine, prompts, samples, strict=True)
         ]
 
     def scored(self, items: list[Item], n: int, seed: int, temperature: float) -> list[list[Rollout]]:
-        """The same, scored."""
-        groups = self.replies(items, n, seed, temperature)
-        self.rewards.score([r for group in groups for r in group])
+        """The same, scored. Of torchrun's processes each answers its share of the problems."""
+
+        def answered(part: range) -> list[list[Rollout]]:
+            groups = self.replies(items, n, seed, temperature, part)
+            self.rewards.score([r for group in groups for r in group])
+            return groups
+
+        groups = together.shared(items, self.rewards, answered)
+        self.rewards.insist([r for group in groups for r in group])
         return groups
 
     def _whole(self, sample: Sample, sampling: Sampling) -> Sample:
@@ -104,8 +116,11 @@ class Practice:
         self.collected = time.monotonic()
         if not self._rows:
             return []
-        found = [batch_of(self._rows, *cut) for cut in cuts(self._rows, self.config.micro_tokens)]
-        return [b for b in found if bool(b.extra["units"].sum())]
+        rows = together.mine(self._rows)
+        found = [batch_of(rows, *cut) for cut in cuts(rows, self.config.micro_tokens)]
+        if distributed.size() == 1:
+            return [b for b in found if bool(b.extra["units"].sum())]
+        return [together.divided(b) for b in found]
 
     def collect(self, turn: int) -> Rows:
         """One set of roll-outs under the present weights, as tensors."""
@@ -229,14 +244,15 @@ class Practice:
         """(N, T) from calls on micro-batches, which give a number for each (trained) position."""
         device = next(self.model.parameters()).device
         found = torch.zeros(rows["ids"].shape)
-        for begin, end in cuts(rows, self.config.micro_tokens):
+        passes = list(cuts(rows, together.micro_tokens(rows, self.config.micro_tokens)))
+        for begin, end in passes[distributed.rank() :: distributed.size()]:
             batch = batch_of(rows, begin, end)
             with autocast(self.config.train.precision, device):
                 values = call(batch.to(device))
             part = torch.zeros(batch.ids.numel())
             part[slice(None) if batch.trained is None or not only_trained else batch.trained] = values.float().cpu()
             found[begin:end, : batch.ids.shape[1]] = part.view(batch.ids.shape)
-        return found
+        return together.summed(found)
 
     def state_dict(self) -> dict[str, Any]:
         """The roll-outs that are in use for several steps, and where the KL controller is."""

@@ -31,6 +31,7 @@ from llmctl.rl.tasks import Task, open_task
 from llmctl.rl.watch import Diagnosis, samples_to_show
 from llmctl.tools.search import SearchIndex
 from llmctl.tools.toolbox import Toolbox
+from llmctl.train import distributed
 from llmctl.train.device import best_device
 from llmctl.train.loop import Hook, train
 from llmctl.verify import Item
@@ -129,6 +130,8 @@ def practise(config: RlConfig, build: Build, console: Console, room: Room) -> No
         guard.restore(model)
         stopped = e.line
         build.metrics.log(step=guard.history[-1].step, stopped=stopped, **log.measure(guard.history[-1].step, model))
+    if distributed.rank():
+        return  # process 0 has the whole log, and alone writes
     build.figures |= figures(config, build, room.model.config, room.task, stopped)
     save_model(build.path, policy_of(model), room.tokenizer, card(config, build.figures))
 
