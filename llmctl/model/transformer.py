@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmctl.model import attention
+from llmctl.model import attention, flex
 from llmctl.model.config import ModelConfig
 from llmctl.model.rope import rope_table, rotate
 
 Rope = tuple[Tensor, Tensor]
+Mask = Tensor | flex.BlockMask | None
 
 
 class Cache(Protocol):
@@ -72,8 +73,8 @@ class Attention(nn.Module):
         # changes no length.
         self.q_norm, self.k_norm = _qk_norm(config), _qk_norm(config)
 
-    def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None, cache: Cache | None) -> Tensor:
-        """X (B,T,D) to (B,T,D); `mask` (B,1,T,S) bool or None for causal."""
+    def forward(self, x: Tensor, rope: Rope | None, mask: Mask, cache: Cache | None) -> Tensor:
+        """X (B,T,D) to (B,T,D); `mask` (B,1,T,S) bool, or by blocks, or None for causal."""
         b, t, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(b, t, -1, self.head_dim))
         k = self.k_norm(self.k_proj(x).view(b, t, -1, self.head_dim))
@@ -85,7 +86,9 @@ class Attention(nn.Module):
             k, v = cache.update(self.layer, k, v)
         causal = mask is None and t > 1
         assert not causal or k.shape[2] == t, "several new tokens behind a filled cache need a mask"
-        if causal and attention.suits(q, k):
+        if isinstance(mask, flex.BlockMask):
+            y = flex.attend(q, k, v, mask)
+        elif causal and attention.suits(q, k):
             y = attention.causal(q, k, v)
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped)
@@ -140,7 +143,7 @@ class Block(nn.Module):
         self.post_attention_layernorm = Norm(config.traits.norm, config.width, config.norm_eps)
         self.mlp = GatedMLP(config) if config.traits.mlp == "swiglu" else PlainMLP(config)
 
-    def forward(self, x: Tensor, rope: Rope | None, mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope | None, mask: Mask, cache: Cache | None) -> Tensor:
         """(B,T,D) to (B,T,D)."""
         x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -206,7 +209,7 @@ class Transformer(nn.Module):
             assert positions is not None and segments is None, "a cache needs positions and knows no segments"
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)[None]
-        mask = cache.mask if cache is not None else None if segments is None else segment_mask(segments)
+        mask = self._mask(segments, cache)
         x, rope = self.embed_tokens(ids), None
         if self.embed_positions is not None:
             x = x + self.embed_positions(positions)
@@ -217,6 +220,15 @@ class Transformer(nn.Module):
         for block in self.layers:
             x = block(x, rope, mask, cache)
         return self.norm(x)
+
+    def _mask(self, segments: Tensor | None, cache: Cache | None) -> Mask:
+        if cache is not None:
+            return cache.mask
+        if segments is None:
+            return None
+        if flex.suits(segments, self.config.head_dim):
+            return flex.document_mask(segments)
+        return segment_mask(segments)
 
     @property
     def softcap(self) -> float:

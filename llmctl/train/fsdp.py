@@ -80,9 +80,9 @@ class Shards:
         rows = rows_of_each(shape[0])
         padded = part.new_zeros(rows[0], *shape[1:])
         padded[: len(part)] = part
-        found = part.new_empty(size() * rows[0], *shape[1:])
-        dist.all_gather_into_tensor(found, padded)
-        return torch.cat([piece[:n] for piece, n in zip(found.split(rows[0]), rows, strict=True)])
+        found = [torch.empty_like(padded) for _ in rows]
+        dist.all_gather(found, padded)
+        return torch.cat([piece[:n] for piece, n in zip(found, rows, strict=True)])
 
     def gather_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The optimizer's state as one process alone would have it; in process 0, empty in the others."""
