@@ -9,7 +9,7 @@ Shapes: B rows, T tokens, D width, H heads, K key/value heads, E head_dim, V voc
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from llmctl.model.config import ModelConfig
 from llmctl.model.rope import rope_table, rotate
 
 Rope = tuple[Tensor, Tensor]
-Mask = Tensor | flex.BlockMask | None
+Mask: TypeAlias = Tensor | flex.BlockMask | None
 
 
 class Cache(Protocol):
