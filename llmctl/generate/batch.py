@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llmctl.generate.cache import KVCache
 from llmctl.generate.control import Control, ToolRunner
+from llmctl.generate.decoder import Decoder
 from llmctl.generate.sampling import Sampling, choose, row_keys, uniforms
 
 # Tokens of a prefill pass: enough to fill the matrix units, few enough that the MLP's activations stay in tens of MB.
@@ -27,17 +28,16 @@ class Batch:
 
     def __init__(
         self,
-        model: Any,
+        decoder: Decoder,
         tokenizer: Any,
         prompts: list[list[int]],
         rows: list[tuple[int, int]],
         sampling: Sampling,
         tools: ToolRunner | None,
     ) -> None:
-        self.model, self.sampling = model, sampling
-        weight = next(model.parameters())
-        self.device, self.dtype = weight.device, weight.dtype
-        self.context = int(model.config.context)
+        self.decoder, self.model, self.sampling = decoder, decoder.model, sampling
+        self.device, self.dtype = decoder.device, decoder.dtype
+        self.context = int(decoder.config.context)
         used = sorted({p for p, _ in rows})
         place = {p: i for i, p in enumerate(used)}
         lengths = np.array([len(prompts[p]) for p, _ in rows])
@@ -99,8 +99,7 @@ class Batch:
     def _feed(self, new: Tensor) -> None:
         if self.seen is not None:
             self.seen.scatter_(1, new[:, None], True)
-        hidden = self.model(new[:, None], positions=self.cache.extend(1), cache=self.cache)
-        self.logits = self.model.logits(hidden[:, -1])
+        self.logits = self.decoder.step(new, self.cache)
 
     @torch.inference_mode()
     def _prefill(self, prompts: list[list[int]], owner: list[int]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from llmctl.generate.cache import KVCache
 from llmctl.generate.control import closed_call, result_ids, stop_ids, tool_tokens
+from llmctl.generate.decoder import Decoder
 from llmctl.generate.sampling import Sampling, choose, row_keys, uniforms
 from llmctl.generate.text import Piece, TextPieces
 
@@ -49,11 +50,10 @@ class ContinuousBatch:
     Not to be called from two threads at once.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        weight = next(model.parameters())
-        self.device, self.dtype = weight.device, weight.dtype
-        self.context = int(model.config.context)
+    def __init__(self, decoder: Decoder, tokenizer: Any) -> None:
+        self.decoder, self.model, self.tokenizer = decoder, decoder.model, tokenizer
+        self.device, self.dtype = decoder.device, decoder.dtype
+        self.context = int(decoder.config.context)
         self.calls = tool_tokens(tokenizer)
         self.rows: list[_Row] = []
         self._cache: KVCache | None = None
@@ -90,9 +90,7 @@ class ContinuousBatch:
             new = self._drop(stays, new)
         if self.rows:
             assert self._cache is not None
-            fed = new.to(self.device)[:, None]
-            hidden = self.model(fed, positions=self._cache.extend(1), cache=self._cache)
-            self._logits = self.model.logits(hidden[:, -1])
+            self._logits = self.decoder.step(new.to(self.device), self._cache)
         return left
 
     def answer(self, request: Request, result: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from llmctl.generate.batch import Batch
 from llmctl.generate.continuous import ContinuousBatch
 from llmctl.generate.control import Control, ToolRunner, stop_ids
+from llmctl.generate.decoder import Decoder
 from llmctl.generate.precision import choose_dtype
 from llmctl.generate.sampling import Sampling
 from llmctl.generate.scoring import Likelihood, Scored, likelihoods
@@ -76,9 +77,10 @@ class Engine:
         rows.sort(key=lambda row: (-len(prompts[row[0]]), row))
         found: dict[tuple[int, int], Sample] = {}
         with self._weights() as model:
+            decoder = Decoder(model)
             for at in range(0, len(rows), batch_size):
                 part = rows[at : at + batch_size]
-                batch = Batch(model, self.tokenizer, prompts, part, sampling, tools)
+                batch = Batch(decoder, self.tokenizer, prompts, part, sampling, tools)
                 while batch.step():
                     pass
                 found.update((row, self._sample(batch, r)) for r, row in enumerate(part))
@@ -93,7 +95,7 @@ class Engine:
             return
         text = TextPieces(sampling.stop_strings)
         with self._weights() as model:
-            batch = Batch(model, self.tokenizer, [prompt], [(0, sample)], sampling, tools)
+            batch = Batch(Decoder(model), self.tokenizer, [prompt], [(0, sample)], sampling, tools)
             going = True
             while going:
                 going = batch.step()
@@ -111,7 +113,7 @@ class Engine:
     def continuous(self) -> Iterator[ContinuousBatch]:
         """A batch that requests join and leave while it runs, for a server; the weights stay as they are within."""
         with self._weights() as model:
-            yield ContinuousBatch(model, self.tokenizer)
+            yield ContinuousBatch(Decoder(model), self.tokenizer)
 
     def next_token_probabilities(self, prompt: list[int], k: int = 10) -> list[tuple[str, int, float]]:
         """The `k` likeliest next tokens: (text, id, probability), the likeliest first."""
