@@ -15,7 +15,7 @@ from pathlib import Path
 
 import files
 import pytest
-from small import CI, FINEWEB, QUICKSTART, R1_ZERO, RLHF, SITE, SWEEP, YOUR_DATA, flags
+from small import CI, FINEWEB, QUICKSTART, R1, R1_ZERO, RLHF, SITE, SWEEP, YOUR_DATA, flags
 
 from llmctl.pipeline.docs import refreshed
 
@@ -45,6 +45,7 @@ RECIPES = {
     "site": SITE,
     "fineweb": FINEWEB,
     "r1-zero": R1_ZERO,
+    "r1": R1,  # behind the one whose name begins with it
     "rlhf": RLHF,
     "sweep": SWEEP,
     "ci": CI,  # last: other names hold these two letters

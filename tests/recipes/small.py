@@ -89,15 +89,14 @@ R1 = [
     "distillation.max_new_tokens=12",
 ]
 
-# What stands for the published model: any folder with one. Where no file is named, the problems are made by code.
+# With a folder for the published model, and files for the two parts of the set.
 GSM8K = [
-    "gsm8k-solver.gsm8k.file=",
     "gsm8k-solver.train={steps: 2}",
     "gsm8k-solver.rollouts={template: 'Question: {question}\\nAnswer:', prompts: 4, group: 2, max_new_tokens: 12}",
     "gsm8k-solver.eval_items=4",
-    "gsm8k.limit=4",
-    "gsm8k.num_fewshot=1",
-    "gsm8k.max_new_tokens=12",
+    "gsm8k-test.limit=4",
+    "gsm8k-test.num_fewshot=1",
+    "gsm8k-test.max_new_tokens=12",
 ]
 
 RLHF = [

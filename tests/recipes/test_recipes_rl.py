@@ -47,10 +47,8 @@ def test_r1_hands_on_what_is_right_and_nothing_else(tmp_path: Path) -> None:
             verdict = check(row, row["messages"][-1]["content"])
             assert verdict.correct and (verdict.formatted or name == "reasoned")
     assert {"reasoned", "general"} <= {i["name"] for i in workspace.find("mixed", ["model"]).manifest["inputs"]}
-    rows = [r for r in workspace.find("r1", ["model"]).metrics() if "reward_learned" in r]
-    assert rows and {"accuracy", "formatted", "guard_gold"} <= {
-        k for r in workspace.find("r1", ["model"]).metrics() for k in r
-    }
+    logged = {key for row in workspace.find("r1", ["model"]).metrics() for key in row}
+    assert {"accuracy", "formatted", "reward_learned", "guard_gold"} <= logged
     assert steps["reasoned"]["headline"]["label"].startswith("held-out sums: one reply, best of")
     found = json.loads((tmp_path / "w/report/distillation/results.json").read_text())
     assert ("small-rl", "distilled") in {(p["first"], p["second"]) for p in found["paired"]}
@@ -65,18 +63,18 @@ def test_r1_begins_as_the_quickstart_does() -> None:
 def test_gsm8k_from_a_folder(quickstart: Path, tmp_path: Path) -> None:
     model = tmp_path / "published"
     shutil.copytree(quickstart / "model/chat", model)
-    rows = [{"question": f"Ann has {i} pears and buys 2 more. How many has she?", "answer": f"{i}+2={i + 2}\n#### {i + 2}"}
-            for i in range(40)]  # fmt: skip
+    asked = "Ann has {} pears and buys 2 more. How many has she?"
+    rows = [{"question": asked.format(i), "answer": f"{i}+2={i + 2}\n#### {i + 2}"} for i in range(40)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     task = shipped()["gsm8k"].read_text().replace("openai/gsm8k\ndataset_name: main", "json\ndata_files: {data}")
     names = f"{{train: {tmp_path}/train.jsonl, test: {tmp_path}/train.jsonl}}"
     (tmp_path / "mine.yaml").write_text(task.replace("{data}", names))
-    sets = [*GSM8K, f"gsm8k-solver.model={model}", f"gsm8k.models=[{model}, gsm8k-solver]",
-            f"gsm8k.tasks=[{tmp_path}/mine.yaml]", f"gsm8k-solver.gsm8k.file={tmp_path}/train.jsonl"]  # fmt: skip
+    sets = [*GSM8K, f"gsm8k-solver.model={model}", f"gsm8k-test.models=[{model}, gsm8k-solver]",
+            f"gsm8k-test.tasks=[{tmp_path}/mine.yaml]", f"gsm8k-solver.gsm8k.file={tmp_path}/train.jsonl"]  # fmt: skip
     steps = run("gsm8k", tmp_path / "w", sets)
     assert steps["gsm8k-solver"]["headline"]["label"] == "held-out gsm8k right"
-    found = json.loads((tmp_path / "w/report/gsm8k/results.json").read_text())
-    assert {"mine", "mine/flexible-extract"} <= {s["task"] for s in found["scores"]}
+    found = json.loads((tmp_path / "w/report/gsm8k-test/results.json").read_text())
+    assert {"gsm8k", "gsm8k/flexible-extract"} <= {s["task"] for s in found["scores"]}
 
 
 def test_rlhf(tmp_path: Path) -> None:
