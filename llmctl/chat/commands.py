@@ -5,6 +5,8 @@ Each is a function of the talk and what was typed behind its name; its docstring
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Callable, Iterator
 
 from llmctl.chat import commands_dialogue as dialogue
@@ -13,11 +15,16 @@ from llmctl.chat import commands_look as look
 from llmctl.chat.talk import Talk
 from llmctl.errors import UserError, nearest
 
+_NARROW = 60  # columns, below which a second column would leave too little to read
+
 
 def show_help(talk: Talk, rest: str) -> None:
     """Show this."""
+    width = shutil.get_terminal_size().columns
+    more = " " * (11 if width >= _NARROW else 2)
     for name, command in COMMANDS.items():
-        talk.screen.note(f"/{name:<9} {(command.__doc__ or '').strip()}")
+        line = f"/{name:<9} {(command.__doc__ or '').strip()}"
+        talk.screen.note(textwrap.fill(line, width, subsequent_indent=more) if talk.screen.typed else line)
     talk.screen.note("Ctrl-C stops a reply; twice, or /quit, leaves. A line that ends in \\ goes on in the next.")
 
 

@@ -13,7 +13,7 @@ from llmctl.formats.conversations import read_conversations
 def new(talk: Talk, rest: str) -> None:
     """Begin a new conversation."""
     talk.session.clear()
-    talk.chat = 0
+    talk.chat, talk.last = 0, None
     talk.screen.note("a new conversation")
 
 
@@ -28,6 +28,7 @@ def system(talk: Talk, rest: str) -> None:
 def undo(talk: Talk, rest: str) -> None:
     """Take the last question and its answer back."""
     talk.session.undo()
+    talk.last = _last_question(talk)
     talk.changed()
     talk.screen.note("taken back")
 
@@ -71,8 +72,7 @@ def load(talk: Talk, rest: str) -> None:
         standing, chat = read_conversations(folder).rows[0]["messages"], 0
     talk.session.restore(standing)
     talk.chat = chat
-    asked = [m["content"] for m in talk.session.messages if m["role"] == "user"]
-    talk.last = asked[-1] if asked else None
+    talk.last = _last_question(talk)
     _show(talk)
 
 
@@ -105,6 +105,11 @@ def history(talk: Talk, rest: str) -> None:
         )
     if not found:
         talk.screen.note("no chat yet")
+
+
+def _last_question(talk: Talk) -> str | None:
+    asked = [m["content"] for m in talk.session.messages if m["role"] == "user"]
+    return words_of(asked[-1]) if asked else None
 
 
 def _show(talk: Talk) -> None:

@@ -16,6 +16,8 @@ from llmctl.chat.talk import Talk
 from llmctl.chat.turn import words_of
 from llmctl.errors import UserError
 
+_TRIES = 4  # for an answer that differs from the first
+
 
 def good(talk: Talk, rest: str) -> None:
     """Keep the conversation as a good example, in the conversations `corrections`."""
@@ -42,15 +44,13 @@ def compare(talk: Talk, rest: str) -> None:
     asked = _dialogue(talk)[:-1]
     mine = talk.session.speaker
     other = _other(talk, rest) if rest else mine
-    first, second = _sample(talk, mine, 0), _sample(talk, other, 1)
-    talk.session.replies += 2
-    pair = [(mine, first), (other, second)]
+    pair = _two(talk, mine, other)
     random.shuffle(pair)  # who stands first must say nothing of who is who
     texts = [words(*one) for one in pair]
-    for name, text in zip("AB", texts, strict=True):
-        talk.screen.note(f"[{name}] {text}")
     if texts[0].strip() == texts[1].strip():
-        raise UserError("both answers are the same", fix="/set temperature=1 makes them differ")
+        raise UserError(f"both answers are the same: {texts[0].strip()}", fix="a higher /set temperature=... helps")
+    for name, text in zip("AB", texts, strict=True):
+        talk.screen.note(f"[{name}] {text or '(no words)'}")
     choice = talk.screen.ask("which is better? A, B, = (alike), Enter for neither: ").strip().upper()
     ranking = {"A": [0, 1], "B": [1, 0], "=": [0, 0]}.get(choice)
     if ranking is None:
@@ -98,10 +98,21 @@ def _other(talk: Talk, name: str) -> Speaker:
     return talk.others[name]
 
 
-def _sample(talk: Talk, speaker: Speaker, number: int) -> Turn:
+def _two(talk: Talk, mine: Speaker, other: Speaker) -> list[tuple[Speaker, Turn]]:
+    """An answer of each, drawn again some times where both say the same."""
+    first, tries = _sample(talk, mine), _TRIES if talk.session.sampling.temperature else 1
+    for _ in range(tries):
+        second = _sample(talk, other)
+        if words(other, second).strip() != words(mine, first).strip():
+            break
+    return [(mine, first), (other, second)]
+
+
+def _sample(talk: Talk, speaker: Speaker) -> Turn:
     now = talk.session
+    now.replies += 1
     aside = Session(speaker, now.sampling, now.system, now.messages[:-1])
-    return samples(speaker, aside.prompt(), now.sampling, 1, now.replies + number)[0]
+    return samples(speaker, aside.prompt(), now.sampling, 1, now.replies - 1)[0]
 
 
 def _keep_conversation(talk: Talk) -> None:

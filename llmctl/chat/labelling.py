@@ -152,8 +152,8 @@ def ranks(typed: str, count: int) -> list[int] | None:
 def _sitting(
     workspace: Workspace, config: ChatConfig, console: Console, kind: str, prompts: list[list[Message]], work: Any
 ) -> Artifact | None:
-    log = Log(workspace)
-    desk = _Desk(config, log, screen_for(console, None, False), kind, config.out, prompts)
+    log, screen = Log(workspace), screen_for(console, None, False)
+    desk = _Desk(config, log, screen, kind, config.out, prompts)
     try:
         try:
             work(desk)
@@ -161,6 +161,7 @@ def _sitting(
             made = feedback.publish(workspace, config, log, kind, config.out)
         left = len(prompts) - len(log.judged(kind, config.out).keys() & {feedback.key_of(p) for p in prompts})
     finally:
+        screen.close()
         log.close()
     if made is None:
         console.info("nothing was kept")

@@ -96,7 +96,8 @@ class Log:
     def chats(self, most: int = 20) -> list[dict[str, Any]]:
         """The latest chats, the newest first: {"id", "began", "source", "model", "turns", "dialogue"}."""
         sql = """SELECT c.id, c.began, c.source, c.model, COUNT(t.id), c.dialogue FROM chats c
-            JOIN turns t ON t.chat = c.id GROUP BY c.id ORDER BY c.id DESC LIMIT ?"""
+            LEFT JOIN turns t ON t.chat = c.id WHERE c.dialogue != '[]' OR t.id NOTNULL
+            GROUP BY c.id ORDER BY c.id DESC LIMIT ?"""
         names = ("id", "began", "source", "model", "turns", "dialogue")
         found = [dict(zip(names, row, strict=True)) for row in self._read(sql, (most,))]
         return [{**chat, "dialogue": json.loads(chat["dialogue"])} for chat in found]

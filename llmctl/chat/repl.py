@@ -20,10 +20,17 @@ from llmctl.workspace import Workspace
 
 def start(workspace: Workspace, config: ChatConfig, console: Console, screen: Screen | None = None) -> None:
     """Talk until the input ends, /quit, or Ctrl-C twice."""
+    history = str(workspace.root / "chat_history") if config.log and workspace.root.is_dir() else None
+    screen = screen or screen_for(console, history, config.markdown)
+    try:
+        _start(workspace, config, screen)
+    finally:
+        screen.close()
+
+
+def _start(workspace: Workspace, config: ChatConfig, screen: Screen) -> None:
     speaker = load_speaker(workspace, config)
     log = Log(workspace) if config.log else None
-    history = str(workspace.root / "chat_history") if log is not None else None
-    screen = screen or screen_for(console, history, config.markdown)
     talk = Talk(workspace, config, Session(speaker, sampling_of(config), config.system), screen, log)
     talk.judge = Judge(workspace, config.reward) if config.reward else None
     kind = "answers" if speaker.chats else "is a base model: it continues what you type, an empty line goes on"

@@ -54,6 +54,9 @@ class Screen:
         sys.stdout.write("\n")
         sys.stdout.flush()
 
+    def close(self) -> None:
+        """Nothing more is shown or asked."""
+
 
 def safe(text: str) -> str:
     """`text` without the control characters that a terminal would obey."""

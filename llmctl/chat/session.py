@@ -98,7 +98,8 @@ class Session:
             if len(ids) <= room:
                 return ids
         raise UserError(
-            f"that is {len(ids):,} tokens; the model's context holds {self.speaker.context:,} with its reply",
+            f"that is {len(ids):,} tokens and there is room for {room:,}: "
+            f"the model's context holds {self.speaker.context:,}, its reply included",
             fix="say it in fewer words",
         )
 

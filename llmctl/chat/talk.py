@@ -71,7 +71,7 @@ class Talk:
             scores = self.judge.score([[*before, {"role": "assistant", "content": t.content}] for t in turns])
         for i, turn in enumerate(turns):
             score = f"  ({scores[i]:+.2f})" if scores else ""
-            self.screen.note(f"[{i + 1}]{score} {words(speaker, turn)}")
+            self.screen.note(f"[{i + 1}]{score} {words(speaker, turn) or '(no words)'}")
         best = max(range(len(turns)), key=lambda i: scores[i]) if scores else self._asked(len(turns))
         session.take(turns[best], said)
         self.screen.say(words(speaker, turns[best]), markdown=speaker.chats)
@@ -109,7 +109,8 @@ class Talk:
         if self.stopped:
             self.screen.note("(stopped; what was said is kept)")
         if self.session.dropped:
-            self.screen.note("(the context is full: the oldest of the conversation is left out)")
+            what = "conversation" if self.session.speaker.chats else "text"
+            self.screen.note(f"(the context is full: the oldest of the {what} is left out)")
         if made is not None:
             used = len(made.prompt) + len(made.ids)
             rate = count / max(seconds, 1e-6)

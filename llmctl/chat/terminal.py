@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from prompt_toolkit import PromptSession
@@ -18,9 +19,9 @@ from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.shortcuts import CompleteStyle
 from rich.console import Console as Rich
 from rich.live import Live
-from rich.markdown import Markdown
 from rich.text import Text
 
+from llmctl.chat.marked import marked
 from llmctl.chat.screen import Completions, Screen, safe
 from llmctl.console import Console
 
@@ -42,6 +43,7 @@ class Terminal(Screen):
             complete_style=CompleteStyle.READLINE_LIKE,  # as in a shell; a menu would keep eight lines free for itself
             complete_while_typing=False,
         )
+        self._typing = _Unseen()
         self._rich = Rich(file=sys.stdout, highlight=False, soft_wrap=True)
         self._markdown = markdown
         self._block: _Block | None = None
@@ -77,6 +79,10 @@ class Terminal(Screen):
         if not whole:
             self._rich.print()
 
+    def close(self) -> None:
+        """Give the terminal back as it was."""
+        self._typing.end()
+
     def foot(self, text: str) -> None:
         """A line of figures under a reply, dimmed. No toolbar: that needs a terminal that tells its cursor's place."""
         self._rich.print(Text(text, style="dim"))
@@ -99,6 +105,29 @@ class Terminal(Screen):
         if self._block is not None:
             self._block.close()
             self._block = None
+
+
+class _Unseen:
+    """What is typed while the model loads or speaks is not shown amid its words, and is there at the next prompt,
+    line by line: Enter stays Enter, which the terminal itself would turn into a line break of one message.
+    """
+
+    def __init__(self) -> None:
+        self._before: Any = None
+        with suppress(ImportError, OSError, ValueError):  # Windows; stdin is no terminal after all
+            import termios
+
+            mode = termios.tcgetattr(sys.stdin.fileno())
+            self._before = list(mode)
+            mode[0] &= ~termios.ICRNL
+            mode[3] &= ~termios.ECHO
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, mode)
+
+    def end(self) -> None:
+        if self._before is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, self._before)
 
 
 class Fold:
@@ -147,7 +176,7 @@ class _Block:
         while (cut := block_end(self._text)) is not None:
             done, self._text = self._text[:cut], self._text[cut:]
             self._live.update(Text(""), refresh=True)
-            self._rich.print(Markdown(done), soft_wrap=False)
+            self._rich.print(marked(done), soft_wrap=False)
             self._rich.print()
         if time.monotonic() - self._drawn > _REDRAW:
             self._drawn = time.monotonic()
@@ -158,7 +187,7 @@ class _Block:
         self._live.update(Text(""), refresh=True)
         self._live.stop()
         if self._text.strip():
-            self._rich.print(Markdown(self._text), soft_wrap=False)
+            self._rich.print(marked(self._text), soft_wrap=False)
 
 
 def block_end(text: str) -> int | None:

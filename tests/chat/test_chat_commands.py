@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from chat_tiny import Pretrain, put_model, speaker
 
-from llmctl.chat import labelling
+from llmctl.chat import commands_judge, labelling
 from llmctl.chat.commands import COMMANDS, completions, perform
 from llmctl.chat.config import ChatConfig
 from llmctl.chat.labelling import ranks, read_prompts
-from llmctl.chat.log import Log
+from llmctl.chat.log import Log, Turn
 from llmctl.chat.oneshot import answer
 from llmctl.chat.replay import replay
 from llmctl.chat.screen import Screen
@@ -124,6 +124,8 @@ def test_a_chat_can_be_found_gone_on_with_and_forked(workspace: Workspace) -> No
         assert talk.session.messages[0]["content"] == "Hello" and talk.chat == one
         perform(talk, "/fork")
         assert talk.chat not in (one, two)
+        perform(talk, "/history")
+        assert talk.screen.shown[-1].startswith(f"*{talk.chat:>5} ") and "Hello" in talk.screen.shown[-1]
         talk.last = "What?"
         talk.reply("What?")
         assert talk.log is not None
@@ -135,6 +137,32 @@ def test_a_chat_can_be_found_gone_on_with_and_forked(workspace: Workspace) -> No
         for wrong in ("/load", "/load 99", "/history x", "/load nothing"):
             with pytest.raises(UserError):
                 perform(talk, wrong)
+
+
+def test_what_is_taken_back_is_not_what_is_asked_again(workspace: Workspace) -> None:
+    with talking(workspace) as talk:
+        for said in ("Hello", "Bye"):
+            talk.last = said
+            talk.reply(said)
+        perform(talk, "/undo")
+        perform(talk, "/retry")
+        assert [m["content"] for m in talk.session.messages][0::2] == ["Hello"]
+        perform(talk, "/new")
+        with pytest.raises(UserError, match="nothing has been said"):
+            perform(talk, "/retry")
+
+
+def test_a_comparison_of_equal_answers_is_tried_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = iter(["a", "a", "a", "b"])
+    monkeypatch.setattr(
+        commands_judge, "samples", lambda *_: [Turn([1], sampling_of(config()), 0, [2], next(made, "a"), "stop")]
+    )
+    with talking(workspace, ["A"]) as talk:
+        talk.session.messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+        perform(talk, "/compare")
+        assert {line for line in talk.screen.shown if line.startswith("[")} in ({"[A] a", "[B] b"}, {"[A] b", "[B] a"})
+        with pytest.raises(UserError, match="both answers are the same: a"):
+            perform(talk, "/compare")
 
 
 def test_edit_puts_another_question_in_the_place_of_the_last(workspace: Workspace) -> None:

@@ -20,6 +20,7 @@ pytest.importorskip("prompt_toolkit")
 
 from rich.console import Console as Rich
 
+from llmctl.chat.marked import marked
 from llmctl.chat.terminal import Fold, _Block, block_end
 
 THOUGHT = "Well. <think>2 and 2\nis 4</think>\n\nIt is <b>4</b>, not <thi."
@@ -127,3 +128,62 @@ def test_the_repl_through_a_pty(workspace: Workspace, tmp_path: Path) -> None:
     rows = read_conversations(workspace.find("corrections").path).rows
     assert rows[0]["messages"][-1]["content"] == "Hello, friend."
     assert "Hello" in (workspace.root / "chat_history").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("use List<int> and <answer>4</answer>", "use List<int> and <answer>4</answer>"),
+        ("<div>\nhello\n</div>\n\nmore", "<div> hello </div> more"),
+        ("2*3*4 = 24, *so* it is", "2*3*4 = 24, so it is"),
+        ("`2*3*4`\n\n    a*b*c 1*2*3", "2*3*4 a*b*c 1*2*3"),
+        ("[here](http://elsewhere.example)", "here (http://elsewhere.example)"),
+    ],
+)
+def test_markdown_loses_nothing_of_an_answer(text: str, shown: str) -> None:
+    out = io.StringIO()
+    Rich(file=out, width=70, force_terminal=False).print(marked(text))
+    assert " ".join(out.getvalue().split()) == shown
+
+
+def test_a_line_break_of_the_model_stays_one() -> None:
+    out = io.StringIO()
+    Rich(file=out, width=40, force_terminal=False).print(marked("1+2=3\n3+4=7\n\n- a\n  b\n- c"))
+    assert [line.strip() for line in out.getvalue().splitlines() if line.strip()] == [
+        "1+2=3", "3+4=7", "• a", "b", "• c",
+    ]  # fmt: skip
+
+
+EARLY = """
+import sys, time
+from llmctl.chat.terminal import Terminal
+from llmctl.console import Console
+t = Terminal(Console(), None, False)
+print("ready", flush=True)
+time.sleep(1)
+print("asking", flush=True)
+print("got", repr(t.ask()), flush=True)
+print("got", repr(t.ask()), flush=True)
+t.close()
+print("given back", flush=True)
+time.sleep(5)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no pty")
+def test_what_is_typed_during_a_reply_waits_unseen_for_the_prompt() -> None:
+    pexpect = pytest.importorskip("pexpect")
+    env = {**os.environ, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    child = pexpect.spawn(sys.executable, ["-c", EARLY], env=env, timeout=30, encoding="utf-8")
+    try:
+        child.expect("ready")
+        child.send("one\rtwo\r")
+        child.expect("asking")
+        assert "one" not in child.before
+        child.expect("got 'one'")
+        child.expect("got 'two'")
+        child.expect("given back")
+        assert child.getecho()
+    finally:
+        child.close()
