@@ -51,6 +51,12 @@ class RolloutSettings(Settings):
     """1 samples from the model as it is. Log-probabilities are taken at the same temperature when training."""
     batch_size: Positive = 256
     """Replies written at once. More is faster until memory runs out."""
+    engine: Literal["llmctl", "vllm"] = "llmctl"
+    """Who writes the replies: our own engine, or vLLM (an extra: pip install 'llmctl-toolkit[vllm]'), for larger models
+    on GPUs. vLLM rounds otherwise than the trainer: set `method.sampler_cap` with it."""
+    vllm_memory: Annotated[float, Field(gt=0, lt=1), NoResult()] = 0.3
+    """The part of the GPU's memory that vLLM takes, for its copy of the weights and for its cache. The rest is for
+    training."""
     template: str = ""
     """Plain text with `{question}` in it, for a base model that knows no chat format; empty renders the chat format."""
     stop: list[str] = []

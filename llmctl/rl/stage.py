@@ -28,6 +28,7 @@ from llmctl.rl.policy import LikelihoodLoss, PolicyLoss
 from llmctl.rl.rewards import Rewards, open_judge
 from llmctl.rl.rollouts import Practice, Writer
 from llmctl.rl.tasks import Task, open_task
+from llmctl.rl.vllm_engine import open_engine
 from llmctl.rl.watch import Diagnosis, samples_to_show
 from llmctl.tools.search import SearchIndex
 from llmctl.tools.toolbox import Toolbox
@@ -103,8 +104,7 @@ class Room:
 
     def writer(self) -> Writer:
         """The model answering, as it is."""
-        return Writer(self.config, Engine(self.model, self.tokenizer, self.config.train.precision), self.rewards,
-                      tools_for)  # fmt: skip
+        return Writer(self.config, open_engine(self.config, self.model, self.tokenizer), self.rewards, tools_for)
 
 
 def practise(config: RlConfig, build: Build, console: Console, room: Room) -> None:

@@ -127,7 +127,7 @@ class Diagnosis:
             "mismatch": (
                 lambda: at("sampler_gap") > 0.1,
                 f"the sampler's log-probabilities are {at('sampler_gap'):.2f} nats off the trainer's: set "
-                "train.precision: fp32",
+                "train.precision: fp32, or method.sampler_cap: 2",
             ),
         }
 

@@ -87,7 +87,10 @@ def same(one: Artifact, two: Artifact) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        ["method.name=ppo", "method.updates=2"],  # a critic, a reference, KL in the reward, several updates on a set of roll-outs
+        [
+            "method.name=ppo",
+            "method.updates=2",
+        ],  # a critic, a reference, KL in the reward, several updates on a set of roll-outs
         ["method.name=dapo", "method.overlong=4", "function=mine_together:picky"],  # some without a reward
     ],
     ids=["ppo", "dapo"],
