@@ -19,6 +19,7 @@ from torch import Tensor
 _TOKENS = 4096  # of a pass, padding included: large enough for the matrix units, small enough for the caches
 _LOGITS = 1 << 25  # numbers of one block of logits: 128 MB
 _PASS = 256  # tokens: what a pass of its own costs besides its arithmetic; fewer saved are not worth it
+_PADDED = 48  # tokens of padding that cost what a pass more costs: products are at full speed from 64 rows on
 _PADDING = -1
 
 Scored = tuple[Sequence[int], int]
@@ -152,15 +153,29 @@ def _families(trunks: Sequence[list[int]]) -> list[tuple[list[int], int]]:
 
 
 def _batches(rows: Sequence[_Row]) -> list[list[int]]:
-    """Which rows run together: neighbours in length, the longest first, so that memory runs out at once or never."""
+    """Which rows run together, so that the least padding and the fewest passes are run: neighbours in length, the
+    longest first, parted where that is cheapest (dynamic programming over the sorted rows).
+    """
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].ids), i))
+    widths = [len(rows[i].ids) for i in order]
+    cost, begin = [0], [0]
+    for end in range(1, len(order) + 1):
+        least = None
+        for first in range(end - 1, -1, -1):
+            tokens = (end - first) * widths[first]
+            if least is not None and tokens > _TOKENS:
+                break
+            if least is None or cost[first] + tokens + _PADDED < least[0]:
+                least = cost[first] + tokens + _PADDED, first
+        assert least is not None
+        cost.append(least[0])
+        begin.append(least[1])
     found: list[list[int]] = []
-    for i in order:
-        if found and (len(found[-1]) + 1) * len(rows[found[-1][0]].ids) <= _TOKENS:
-            found[-1].append(i)
-        else:
-            found.append([i])
-    return found
+    end = len(order)
+    while end:
+        found.append(order[begin[end] : end])
+        end = begin[end]
+    return found[::-1]
 
 
 def _run(model: Any, rows: Sequence[_Row], front: _Front, shared: int, device: torch.device) -> list[list[Likelihood]]:
