@@ -3,10 +3,10 @@
     python benchmarks/tokenizing.py TEXTS.jsonl.gz [--megabytes 10] [--vocab 8192]
 
 TEXTS: rows with `text`. Encoding: `llmctl tokenize` with a tokenizer that is there (documents read from Parquet, split,
-encoded, written as shards with an index, hashed and sealed) beside `encode_batch` of the same tokenizer in one call, its
-ids written by numpy: no reading, no split, no index. Learning: `llmctl`'s vocabulary beside `tokenizers`' trainer and
-rustbpe (where it can be imported), with the same pattern and the same number of tokens. Seconds are of the wall and, in
-brackets, of all cores together: the second figure is the fair one on a machine that others use too.
+encoded, written as shards with an index, hashed and sealed) beside `encode_batch` of the same tokenizer in one call,
+its ids written by numpy: no reading, no split, no index. Learning: llmctl's vocabulary beside that of `tokenizers` and
+of rustbpe (where it can be imported), with the same pattern and the same number of tokens. Seconds are of the wall and,
+in brackets, of all cores together: the second figure is the fair one on a machine that others use too.
 """
 
 from __future__ import annotations
