@@ -136,6 +136,20 @@ CI = [
     "answer.max_new_tokens=12",
 ]
 
+ASSISTANT = [
+    *_SMALL_CHAT,
+    "course-1.mix={sums: 10, identity: 20, names: 30, lookup: 20, python: 20}",
+    "course-2.mix={sums: 10, identity: 20, names: 30, lookup: 20, python: 20}",
+    *(f"course-{n}.heldout=4" for n in (1, 2)),
+    "exam.heldout=6",
+    "exam.lookup.distractors=4",
+    "eval.items=4",
+    "eval.max_new_tokens=12",
+    "eval.fail_below=[]",
+    "eval.fail_above=[]",
+    "answers.max_new_tokens=12",
+]
+
 # Sizes by width and not by depth: sixteen runs in as many seconds.
 SWEEP = [
     "crawl.max_pages=40",
