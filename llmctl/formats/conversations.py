@@ -213,6 +213,11 @@ _FORMS: list[tuple[str, Callable[[dict[str, Any]], bool], Callable[[dict[str, An
         lambda row: split_transcript(row["chosen"]),
     ),
     (
+        "dolly",
+        lambda row: _strings("instruction", "context", "response")(row) and "output" not in row,
+        _instruction,
+    ),
+    (
         "alpaca",
         lambda row: isinstance(row.get("instruction"), str) and ("output" in row or "response" in row),
         _instruction,

@@ -26,7 +26,12 @@ def show(example: Example, tokenizer: Tokenizer, form: str, console: Console) ->
         console.rich.print(styled)
     else:
         console.info(f"sft: an example in the format {form}; learned (in [[ ]]): {learned}")
-        console.info("".join(f"[[{t}]]" if trained else t for t, trained in _cut(runs(example, tokenizer))))
+        console.info(bracketed(example, tokenizer))
+
+
+def bracketed(example: Example, tokenizer: Tokenizer) -> str:
+    """Its text, what is learned in double brackets."""
+    return "".join(f"[[{t}]]" if trained else t for t, trained in _cut(runs(example, tokenizer)))
 
 
 def runs(example: Example, tokenizer: Tokenizer) -> Iterator[tuple[str, bool]]:

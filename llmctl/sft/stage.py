@@ -19,7 +19,7 @@ from llmctl.model.vocabulary import for_conversations
 from llmctl.sft.answers import Questions
 from llmctl.sft.config import SftConfig
 from llmctl.sft.data import Data, Rendered, calls_tools, load, rendered
-from llmctl.sft.shown import show
+from llmctl.sft.shown import bracketed, show
 from llmctl.train import distributed, estimate
 from llmctl.train.device import best_device
 from llmctl.train.evaluate import mean_loss
@@ -137,7 +137,9 @@ def plan(config: SftConfig, workspace: Workspace) -> list[tuple[str, str]]:
         *([("adapters", f"rank {config.lora.rank}; {learning(adapted(work)):,} parameters")] if config.lora else []),
         ("chat format", form_of(work)),
         ("conversations", f"{len(work.examples.examples):,} to train on, {len(work.data.heldout):,} held out"),
-        ("left out", left_out(work)),
+        ("read as", "; ".join(work.data.formats)),
+        ("left out", left_out(work) + (f"; the first: {work.data.skipped[0]}" if work.data.skipped else "")),
+        ("example, learned in [[ ]]", bracketed(work.examples.examples[0], work.tokenizer)),
         ("packed", f"{found['rows']:,} rows of {length}, {found['filled']:.0%} full"),
         ("learned", f"{found['trained_tokens']:,} of {found['tokens']:,} tokens"),
         ("updates", f"{work.settings.steps:,} of {work.rows} rows"),

@@ -40,6 +40,7 @@ def messages_of(tmp_path: Path, row: dict[str, Any], **options: Any) -> list[tup
         ("ultrachat", {"id": "1", "data": ["hi", "hello"]}),
         ("alpaca", {"instruction": "hi", "input": "", "output": "hello"}),
         ("alpaca", {"instruction": "hi", "response": "hello"}),
+        ("dolly", {"instruction": "hi", "context": "", "response": "hello", "category": "open_qa"}),
         ("prompt and reply", {"prompt": "hi", "response": "hello"}),
         ("prompt and reply", {"prompt": [USER], "completion": [REPLY]}),
         ("prompt and reply", {"prompt": "Below.\n\n### Instruction:\nhi\n\n### Response:\n", "response": "hello"}),

@@ -97,7 +97,10 @@ def test_a_dry_run_shows_the_adapters_settings_where_there_are_any(workspace, ca
     make_model(workspace)
     make_conversations(workspace)
     show_plan(registry.stage("sft"), config(lora=lora), workspace, Console())
-    shown = [line for line in capsys.readouterr().err.splitlines() if "lora.rank" in line]
+    found = capsys.readouterr().err.splitlines()
+    shown = [line for line in found if "lora.rank" in line]
+    assert any("read as" in line and "messages, " in line for line in found)
+    assert any("<|im_sep|>[[" in line and "<|im_end|>]]" in line for line in found)
     assert len(shown) == 1 and ("2" in shown[0]) == (lora is not None)
 
 
