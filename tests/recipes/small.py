@@ -57,7 +57,7 @@ R1_ZERO = [
 
 # Sums of one digit, which a model of this size learns by heart in a hundred updates: only what is right is handed on
 # from one step to the next, so something has to be.
-_ONE_DIGIT = ("cold", "reasoner", "reasoned", "wishes", "taught", "small-rl")
+_ONE_DIGIT = ("cold", "reasoner", "reasoned", "wishes-sums", "taught", "small-rl")
 
 R1 = [
     "crawl.max_pages=40",
@@ -70,8 +70,8 @@ R1 = [
     "cold.heldout=4",
     "general.mix={names: 20, identity: 20, lookup: 10}",
     "general.heldout=4",
-    "wishes.mix={preferences: 24}",
-    "wishes.heldout=8",
+    *(f"{name}.mix={{preferences: 12}}" for name in ("wishes", "wishes-sums")),
+    *(f"{name}.heldout=8" for name in ("wishes", "wishes-sums")),
     "taught.mix={distill: 40}",
     "taught.heldout=4",
     *(f"{name}.{small}" for name in ("cold-start", "mixed") for small in ("train.steps=250", "batch_tokens=512")),
