@@ -16,10 +16,9 @@ from torch import Tensor
 from llmctl.generate.cache import KVCache
 from llmctl.generate.control import closed_call, result_ids, stop_ids, tool_tokens
 from llmctl.generate.decoder import Decoder
+from llmctl.generate.prefill import prefill
 from llmctl.generate.sampling import Sampling, choose, row_keys, uniforms
 from llmctl.generate.text import Piece, TextPieces
-
-_PREFILL = 8192  # tokens of a prefill pass, as in Batch
 
 
 @dataclass(eq=False)
@@ -68,7 +67,7 @@ class ContinuousBatch:
         rows = [_Row(r, self.tokenizer, self.context) for r in requests]
         if not rows:
             return
-        cache, logits = self._prefill([[*r.prompt, *r.ids] for r in requests])
+        cache, logits = prefill(self.model, [[*r.prompt, *r.ids] for r in requests])
         if self._cache is None:
             self._cache, self._logits = cache, logits
         else:
@@ -142,17 +141,6 @@ class ContinuousBatch:
         else:
             self._cache = None
         return new[_places(order)]
-
-    def _prefill(self, prompts: list[list[int]]) -> tuple[KVCache, Tensor]:
-        config, width = self.model.config, max(map(len, prompts))
-        ids = torch.zeros(len(prompts), width, dtype=torch.int64)
-        for row, prompt in zip(ids, prompts, strict=True):
-            row[width - len(prompt) :] = torch.tensor(prompt)
-        begins = torch.tensor([width - len(p) for p in prompts], device=self.device)
-        cache = KVCache(config.layers, config.kv_heads, config.head_dim, begins, self.dtype, width)
-        for part in ids.to(self.device).split(max(1, _PREFILL // len(prompts)), dim=1):
-            hidden = self.model(part, positions=cache.extend(part.shape[1]), cache=cache)
-        return cache, self.model.logits(hidden[:, -1])
 
 
 def _places(indices: list[int]) -> Tensor:
