@@ -224,9 +224,11 @@ class Practice:
 
     @torch.no_grad()
     def _score(self, rows: Rows) -> None:
-        """Add what the loss compares with: today's log-probabilities, if there are later steps, and the reference's."""
+        """Add what the loss compares with: today's log-probabilities, if there are later steps, and the reference's.
+        With one update the loss takes its own, detached, for today's: they are the same, without another pass.
+        """
         method = self.config.method
-        if method.updates > 1 or method.sampler_cap or (self.reference is not None and method.kl_in == "reward"):
+        if method.updates > 1 or (self.reference is not None and method.kl_in == "reward"):
             rows["old"] = self._logprobs(self.model, rows)
         if self.reference is not None:
             rows["reference"] = self._logprobs(self.reference, rows)

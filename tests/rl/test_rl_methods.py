@@ -20,9 +20,11 @@ from llmctl.console import Console
 from llmctl.errors import UserError
 from llmctl.model.folder import load_model
 from llmctl.rl.best_of_n import content, pass_at
+from llmctl.rl.collate import batch_of
 from llmctl.rl.config import MethodSettings
 from llmctl.rl.methods import METHODS
-from llmctl.rl.rewards import Rewards
+from llmctl.rl.policy import PolicyLoss
+from llmctl.rl.rewards import Rewards, Rollout
 from llmctl.rl.rollouts import Practice
 from llmctl.rl.stage import run, tools_for
 from llmctl.workspace import Workspace
@@ -177,6 +179,29 @@ def test_on_policy_the_ratio_is_one_and_no_kl(tmp_path: Path, workspace: Workspa
     assert abs(row["kl_k1"]) < 1e-5 and row["kl"] < 1e-6 and row["clipped"] == 0
     assert row["value_loss"] > 0 and row["value_mean"] == 0  # the critic's head begins at zero
     assert row["sampler_gap"] < 1e-4
+
+
+def test_on_policy_the_trainers_own_log_probabilities_are_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(self: Rewards, rollouts: list[Rollout]) -> None:
+        for r in rollouts:
+            r.total = r.sample.ids[0] % 7
+
+    monkeypatch.setattr(Rewards, "score", score)
+    made = practice(tmp_path, {"name": "grpo", "sampler_cap": 1.5})
+    rows = made.collect(0)
+    assert rows and "old" not in rows, "no pass of its own"
+    rows["sampled"] -= 0.3 * torch.rand_like(rows["sampled"])  # a sampler that computes otherwise
+    loss = PolicyLoss(made.config.method, 1.0, made.weight)
+    found = []
+    for old in ({}, {"old": made._logprobs(made.model, rows).detach()}):
+        made.model.zero_grad()
+        total = loss(made.model, batch_of(rows | old, 0, len(rows["ids"]))).total
+        total.backward()
+        found.append((float(total.detach()), torch.cat([p.grad.flatten() for p in made.model.parameters()])))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5) != 0
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-6, rtol=1e-4)
 
 
 def test_the_reward_is_earned_at_the_last_token_and_the_penalty_at_each(tmp_path: Path) -> None:
