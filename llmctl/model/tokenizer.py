@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from llmctl.errors import UserError
-from llmctl.model import llama2c, published
+from llmctl.model import bpe, llama2c, published
 from llmctl.model.chat_format import CHAT_TEMPLATE, CHAT_TOKENS, format_of
 from llmctl.model.hub import local
 from llmctl.workspace.files import sha256_json, write_atomic, write_json
@@ -236,20 +237,23 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, digits: int = 2) -> T
     least = 256 + len(SPECIAL_TOKENS)
     if vocab_size < least:
         raise UserError(f"vocab_size is {vocab_size}; bytes and special tokens alone are {least}", fix="make it larger")
+    pattern, texts = published.gpt4_pattern(digits), map(well_formed, texts)
     engine = tokenizers.Tokenizer(models.BPE())
     engine.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(tokenizers.Regex(published.gpt4_pattern(digits)), "isolated"),
+            pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     engine.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    engine.train_from_iterator(texts, trainer)
+    size = vocab_size - len(SPECIAL_TOKENS)
+    if find_spec("regex"):
+        engine.model = models.BPE(*bpe.learn_merges(bpe.count_words(texts, pattern), size))
+    else:  # the same vocabulary, at half the speed
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        engine.train_from_iterator(
+            texts, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+        )
     spec = json.loads(engine.to_str())
     # Special tokens go behind the vocabulary, as in every published GPT tokenizer, so byte ids are the same everywhere.
     size = len(spec["model"]["vocab"])
