@@ -153,3 +153,13 @@ def test_mean_loss_leaves_the_model_as_it_was():
     found = mean_loss(model, batches, "fp32")
     assert model.training and found == mean_loss(model, batches, "fp32")  # dropout is off while it measures
     assert math.isnan(mean_loss(model, []))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cap", [0.0, 5.0])
+def test_the_loss_in_place_is_the_other_bit_for_bit(dtype, cap):
+    torch.manual_seed(0)
+    logits, targets, weights = torch.randn(40, 70).to(dtype) * 6, torch.randint(0, 70, (40,)), torch.rand(40)
+    wanted = loss_module.softmax_loss(logits.clone(), targets, weights, cap)
+    found = loss_module.softmax_loss_in_place(logits, targets, weights, cap)
+    assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1]) and found[1].dtype == dtype
