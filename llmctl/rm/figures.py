@@ -82,7 +82,7 @@ pairs of {found["comparisons"]:,} comparisons by the {form} loss; {found["out"]}
 
 A score is a number for a whole conversation, rendered with the chat template and read at its last token. The better of
 two replies is the one with the higher score, and sigmoid(difference) is the chance that it is preferred. The reward
-{found["reward_gain"]:.4f} * score + {found["reward_bias"]:.4f} (`reward_gain` and `reward_bias` in `config.json`) has a
+{found["reward_gain"]:.4f} * score {found["reward_bias"]:+.4f} (`reward_gain` and `reward_bias` in `config.json`) has a
 mean of 0 and a standard deviation of 1 over {over}.
 
 ```python

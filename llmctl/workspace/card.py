@@ -19,11 +19,17 @@ _EVALUATION = "## Evaluation"
 _FIGURES = {
     "parameters": "parameters",
     "updates": "updates",
+    "steps": "updates",
+    "pairs": "pairs trained on",
     "tokens": "tokens trained on",
+    "train_tokens": "tokens trained on",
+    "trained_tokens": "tokens of answers trained on",
     "epochs": "times through the data",
     "flops": "floating-point operations",
     "loss_first": "training loss, first step",
     "loss_last": "training loss, last step",
+    "heldout_loss_before": "loss on held-out answers, before",
+    "heldout_loss_after": "loss on held-out answers, after",
     "bits_per_byte_before": "bits per byte on held-out text, before",
     "bits_per_byte_after": "bits per byte on held-out text, after",
 }
@@ -63,10 +69,7 @@ def with_scores(card: str, scores: str) -> str:
 
 def _sections(stage: str, seed: int, inputs: Sequence[Artifact | Foreign], figures: Mapping[str, Any]) -> str:
     rows = [f"| {label} | {_shown(figures[k])} |" for k, label in _FIGURES.items() if figures.get(k) is not None]
-    head = figures.get("headline")
-    if isinstance(head, dict) and head.get("label") and not str(head["label"]).startswith("bits per byte"):
-        before = f"{_shown(head['before'])} before, " if head.get("before") is not None else ""
-        rows.append(f"| {head['label']} | {before}{_shown(head.get('after'))} {head.get('unit') or ''}".rstrip() + " |")
+    rows += [row for found in (figures.get("headline"), *(figures.get("more") or [])) for row in _changed(found)]
     rows.append(f"| seed | {seed} |")
     limits = "\n".join(f"- {line}" for line in (_LIMITS.get(stage, _LIMIT), *_ALWAYS))
     return (
@@ -76,6 +79,18 @@ def _sections(stage: str, seed: int, inputs: Sequence[Artifact | Foreign], figur
         + f"\n\n{_EVALUATION}\n\nScores are kept in the reports of the workspace: `llmctl show` lists them with the "
         "model, and `llmctl export` writes them here.\n\n## Limits\n\n" + limits + "\n"
     )  # fmt: skip
+
+
+def _changed(found: Any) -> Iterator[str]:
+    """A row for a figure that the stage measured before and after, unless it has one already."""
+    if not isinstance(found, dict) or not found.get("label") or str(found["label"]).startswith("bits per byte"):
+        return
+    unit = f" {found['unit']}" if found.get("unit") else ""
+    after = f"{_shown(found.get('after'))}{unit}"
+    before = found.get("before")
+    yield (
+        f"| {found['label']} | " + (after if before is None else f"{_shown(before)}{unit} before, {after} after") + " |"
+    )
 
 
 def _lineage(inputs: Sequence[Artifact | Foreign], depth: int = 0) -> Iterator[str]:

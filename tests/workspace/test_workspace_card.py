@@ -69,3 +69,18 @@ def test_a_model_without_a_card_gets_none(workspace: Workspace) -> None:
     with workspace.build(Model(out="bare")) as build:
         (build.path / "config.json").write_text(json.dumps({}))
     assert list(build.done().files()) == ["config.json"]
+
+
+def test_a_figure_before_and_after_says_its_unit_on_both(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# judge\n")
+    right = {"label": "pairs right", "before": 49.2, "after": 86.5, "unit": "%"}
+    more = [{"label": "in form", "before": None, "after": 99.5, "unit": "%"}]
+    finish_card(tmp_path, "rm", 3, [], {"steps": 24, "pairs": 1193, "headline": right, "more": more})
+    card = (tmp_path / "README.md").read_text()
+    for row in (
+        "updates | 24",
+        "pairs trained on | 1,193",
+        "pairs right | 49.2 % before, 86.5 % after",
+        "in form | 99.5 %",
+    ):
+        assert f"| {row} |\n" in card
