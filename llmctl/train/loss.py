@@ -59,12 +59,13 @@ def softmax_loss(logits: Tensor, targets: Tensor, weights: Tensor, cap: float) -
     gradient = (torch.exp(x - total[:, None]) - hit.float()) * weights[:, None]
     if cap:
         gradient = gradient * (1 - (x / cap) ** 2)
-    return ((total - right) * weights).sum(), gradient.to(logits.dtype)
+    logits.copy_(gradient)
+    return ((total - right) * weights).sum()
 
 
-def softmax_loss_in_place(logits: Tensor, targets: Tensor, weights: Tensor, cap: float) -> tuple[Tensor, Tensor]:
-    """The same, bit for bit, where nothing is compiled: `logits` is used up, so that passes allocate nothing. For 2,048
-    positions and 24,576 tokens in bfloat16 on one core the head's loss and gradients take 0.66 s instead of 1.25.
+def softmax_loss_in_place(logits: Tensor, targets: Tensor, weights: Tensor, cap: float) -> Tensor:
+    """The same, bit for bit, where nothing is compiled: the passes allocate nothing. For 2,048 positions and 24,576
+    tokens in bfloat16 on one core the head's loss and gradients take 0.66 s instead of 1.25.
     """
     x = logits.float()
     if cap:
@@ -75,15 +76,20 @@ def softmax_loss_in_place(logits: Tensor, targets: Tensor, weights: Tensor, cap:
     x.sub_(total[:, None]).exp_()
     x[torch.arange(len(x), device=x.device), targets] -= 1
     x.mul_(weights[:, None])
-    return loss, (x if slope is None else x.mul_(slope)).to(logits.dtype)
+    logits.copy_(x if slope is None else x.mul_(slope))
+    return loss
+
+
+def _add(total: Tensor, part: Tensor) -> None:
+    total.add_(part)
 
 
 @cache
 def _fused() -> Any:
     """One pass over the logits instead of six: 0.17 s for 0.26 (4,096 positions, 8,192 tokens, one core, with the
-    products around it).
+    products around it); and a sum of two types without a copy in between, 0.8 ms a piece instead of 3.3.
     """
-    return torch.compile(softmax_loss, dynamic=True)
+    return torch.compile(softmax_loss, dynamic=True), torch.compile(_add, dynamic=True)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -98,7 +104,7 @@ class _HeadLoss(torch.autograd.Function):
         device, needed, learned = hidden.device.type, any(ctx.needs_input_grad), ctx.needs_input_grad[3]
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.dtype
         h, w = hidden.detach().to(dtype), head.detach().to(dtype)
-        softmax = _fused() if compiled else softmax_loss_in_place
+        softmax, add = _fused() if compiled else (softmax_loss_in_place, _add)
         total = torch.zeros((), device=hidden.device)
         d_hidden = torch.empty_like(h) if needed else None
         d_head = torch.zeros_like(head) if learned else None  # a frozen head (LoRA) saves a third of the products
