@@ -39,6 +39,8 @@ _PERSON = "person"
 def run(config: EvalConfig, workspace: Workspace, console: Console) -> Artifact:
     """Answer, judge, rate, and write the report."""
     players, prompts = gather(config, workspace)
+    if off := Toolbox(python=config.python).off():
+        console.warn(off)
     with workspace.build(config) as build:
         answers = {p.label: _answers(p, prompts, config, build.scratch, console) for p in players}
         judge = open_judge(config, workspace)

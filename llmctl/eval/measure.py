@@ -48,6 +48,8 @@ def measure(config: EvalConfig, work: Work, scratch: Path, console: Console) -> 
     found = Measured()
     search = SearchIndex.build(work.questions.documents) if config.search and work.questions.documents else None
     toolbox = Toolbox(search, config.python)
+    if off := toolbox.off():
+        console.warn(off)
     for subject in work.subjects:
         kept = scratch / subject.reference["digest"][:24]
         if subject.rewards:

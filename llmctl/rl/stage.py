@@ -110,6 +110,9 @@ class Room:
 def practise(config: RlConfig, build: Build, console: Console, room: Room) -> None:
     """Train by roll-outs, and save the model."""
     model: Any = room.model
+    held_out = room.task.held_out(max(config.eval_items, 1))
+    if any(i.kind == "python" or i.check == "code" for i in held_out) and (off := Toolbox(python=True).off()):
+        console.warn(off)
     if config.method.advantage == "gae" and config.method.rolls:
         torch.manual_seed(config.seed)
         model = ActorCritic(room.model, room.critic).to(best_device())

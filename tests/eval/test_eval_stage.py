@@ -19,6 +19,7 @@ from llmctl.generate.engine import Engine, Sample
 from llmctl.model.chat_format import render
 from llmctl.model.folder import load_reward_model
 from llmctl.model.tokenizer import train_tokenizer
+from llmctl.tools import toolbox
 from llmctl.verify import KINDS, problems
 from llmctl.workspace import Workspace
 
@@ -182,3 +183,15 @@ def test_bits_per_byte_do_not_depend_on_how_the_text_was_stored(shelf, workspace
         config = EvalConfig(out=tokens, models=["base"], tasks=["bits_per_byte"], tokens=tokens, precision="fp32")
         found.append(json.loads(run(config, workspace, console).file("results.json").read_text())["scores"][0]["value"])
     assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_a_tool_that_stays_off_is_said_where_it_was_asked_for(
+    shelf, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(toolbox, "why_off", lambda: "user namespaces are refused")
+    shelf.conversations("talks")
+    shelf.model("chat", "sft", ["talks"])
+    line = "warning: the python tool is off: user namespaces are refused"
+    for python, said in ((True, 1), (False, 0)):
+        run(EvalConfig(models=["chat"], **{**SMALL, "items": 1, "python": python}), workspace, Console())
+        assert capsys.readouterr().err.splitlines().count(line) == said

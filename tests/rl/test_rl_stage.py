@@ -18,6 +18,7 @@ from llmctl.rl import rewards as rewards_module
 from llmctl.rl.rewards import Rewards, Rollout
 from llmctl.rl.rollouts import Practice
 from llmctl.rl.stage import plan, run, tools_for
+from llmctl.tools import toolbox
 from llmctl.verify import Verdict, problems
 from llmctl.workspace import Artifact, Workspace
 
@@ -170,3 +171,14 @@ def test_each_task_gets_its_tools() -> None:
     python = tools_for(problems("python", 1, 0, False))
     assert python is not None
     assert python("python", "print(6 * 7)").strip() == "42"
+
+
+@pytest.mark.parametrize(("task", "said"), [("python", 1), ("sums", 0)])
+def test_a_tool_that_stays_off_is_said_where_the_task_needs_it(
+    model: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    task: str, said: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(toolbox, "why_off", lambda: "user namespaces are refused")
+    run(tiny_config(model, task=task, eval_items=2, train={"steps": 1}), workspace, Console())
+    line = "warning: the python tool is off: user namespaces are refused"
+    assert capsys.readouterr().err.splitlines().count(line) == said
