@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from llmctl.train.batch import Batch
 
-# Positions a piece of the head and softmax, twice as many where it is compiled. 4,096 positions, 8,192 tokens, width 384
-# in bfloat16, both passes on one core: compiled 267 ms in pieces of 256, 216 of 512, 200 of 1,024. Uncompiled the
+# Positions a piece of the head and softmax, twice as many where it is compiled. 4,096 positions, 8,192 tokens, width
+# 384, bfloat16, both passes on one core: compiled 267 ms in pieces of 256, 216 of 512, 200 of 1,024. Uncompiled the
 # float32 logits of a piece should stay near the caches: 52 ms of 512, 83 of 1,024, 99 in one on two cores.
 CHUNK = 512
 
