@@ -65,7 +65,8 @@ def is_chat_model(source: Artifact | Foreign, has_chat_tokens: bool) -> bool:
     """Whether the model was trained to hold a conversation.
 
     Our own say so by the stage that made them. A folder from elsewhere is taken for a chat model if it has a chat
-    template and our chat tokens, as an exported llmctl model has: other formats would need another renderer.
+    template and the tokens of a format that is rendered here: ours, ChatML's or Llama 3's. Its `config.json` may say
+    otherwise, `"chat": false`.
     """
     if isinstance(source, Artifact):
         return source.manifest.get("stage") in _CHAT_STAGES and has_chat_tokens

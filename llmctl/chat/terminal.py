@@ -1,6 +1,6 @@
 """The terminal: a line editor with history and completion, Markdown as it arrives, thinking folded, a quiet footer.
 
-prompt_toolkit and rich are imported here and nowhere else in chat, so pipes and servers do not pay for them.
+prompt_toolkit and rich are imported here and in `marked`, nowhere else in chat: pipes and servers do not pay for them.
 """
 
 from __future__ import annotations
