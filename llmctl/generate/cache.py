@@ -27,9 +27,10 @@ class KVCache:
         self.begins = begins
         self.start = self.end = 0
         self.mask: Tensor | None = None
+        # Zeros, here and where it grows: what is masked must still be finite.
         shape = (len(begins), kv_heads, max(1, columns), head_dim)
-        self.keys = [torch.empty(shape, dtype=dtype, device=begins.device) for _ in range(layers)]
-        self.values = [torch.empty(shape, dtype=dtype, device=begins.device) for _ in range(layers)]
+        self.keys = [torch.zeros(shape, dtype=dtype, device=begins.device) for _ in range(layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=begins.device) for _ in range(layers)]
         self._ragged = bool((begins > 0).any())
 
     def extend(self, tokens: int) -> Tensor:
@@ -46,14 +47,22 @@ class KVCache:
         self.values[layer][:, :, self.start : self.end] = v
         return self.keys[layer][:, :, : self.end], self.values[layer][:, :, : self.end]
 
-    def expand(self, rows: Tensor, columns: int) -> None:
-        """Make row i a copy of the present row `rows[i]` (indices, any number of them), with room for `columns`."""
-        for kept in (self.keys, self.values):
-            for i, t in enumerate(kept):
-                room = torch.empty((len(rows), t.shape[1], columns, t.shape[3]), dtype=t.dtype, device=t.device)
-                torch.index_select(t[:, :, : self.end], 0, rows, out=room[:, :, : self.end])
-                kept[i] = room
-        self.begins = self.begins[rows]
+    def begin_with(self, front: KVCache, columns: int) -> None:
+        """Fill the first `columns` columns of this empty cache with the beginning of `front`, one row that all rows
+        begin with: row r takes its first columns - begins[r] tokens. `columns` are no more than `front` has.
+        """
+        place = (torch.arange(columns, device=self.begins.device) - self.begins[:, None]).clamp(min=0)
+        for mine, theirs in ((self.keys, front.keys), (self.values, front.values)):
+            for kept, t in zip(mine, theirs, strict=True):
+                kept[:, :, :columns] = t[0][:, place].transpose(0, 1)
+        self.start = self.end = columns
+
+    def fill(self, rows: Tensor, other: KVCache, sources: Tensor) -> None:
+        """Make row `rows[i]` a copy of row `sources[i]` of `other`, ending in the same column as before."""
+        begin = self.end - other.end
+        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            for t, o in zip(mine, theirs, strict=True):
+                t[rows, :, begin : self.end] = o[sources, :, : other.end]
 
     def shrink(self, holes: Tensor, movers: Tensor, rows: int) -> None:
         """Put the rows `movers` into the places `holes` and keep the first `rows` rows.
@@ -77,7 +86,7 @@ class KVCache:
         room = (len(self.begins) + len(other.begins), *self.keys[0].shape[1:2], end + _GROW, self.keys[0].shape[3])
         for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
             for i, (t, o) in enumerate(zip(mine, theirs, strict=True)):
-                joined = torch.zeros(room, dtype=t.dtype, device=t.device)  # what is masked must still be finite
+                joined = torch.zeros(room, dtype=t.dtype, device=t.device)
                 joined[: len(t), :, end - self.end + spare : end] = t[:, :, spare : self.end]
                 joined[len(t) :, :, end - other.end + spare_other : end] = o[:, :, spare_other : other.end]
                 mine[i] = joined
@@ -86,8 +95,8 @@ class KVCache:
         self._ragged = bool((self.begins > 0).any())
 
     def _mask(self, columns: Tensor) -> Tensor | None:
-        """(B, 1, T, S) bool, True where a query may attend. None where one token a row may see everything."""
-        if len(columns) == 1 and not self._ragged:
+        """(B, 1, T, S) bool, True where a query may attend. None where that is all there is, or all before it."""
+        if not self._ragged and (len(columns) == 1 or self.start == 0):
             return None
         every = torch.arange(self.end, device=columns.device)
         own = every[None, None, :] == columns[None, :, None]
@@ -101,6 +110,6 @@ class KVCache:
         room = max(columns, have * 2, have + _GROW)
         for kept in (self.keys, self.values):
             for i, t in enumerate(kept):
-                larger = torch.empty((t.shape[0], t.shape[1], room, t.shape[3]), dtype=t.dtype, device=t.device)
+                larger = t.new_zeros((t.shape[0], t.shape[1], room, t.shape[3]))
                 larger[:, :, : self.start] = t[:, :, : self.start]
                 kept[i] = larger

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmctl.generate.cache import KVCache
+from llmctl.model.config import ModelConfig
 from llmctl.model.rope import rope_table
 from llmctl.model.transformer import Block, GatedMLP, Norm, Transformer
 
@@ -55,7 +56,7 @@ class Decoder:
 
     def _prepare(self) -> None:
         """Order the weights: not before the first step, since who only scores takes none."""
-        self._layers = [_Layer(block) for block in self.model.layers]
+        self._layers = [_Layer(block, self.config) for block in self.model.layers]
         head = self.model.head
         self._head = _packed(head, None) if _packs(head) else lambda x: F.linear(x, head)
 
@@ -74,12 +75,10 @@ class Decoder:
 class _Layer:
     """A block, for one token a row: (B,D) to (B,D)."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, config: ModelConfig) -> None:
         attention, mlp = block.self_attn, block.mlp
         self.block, self.layer, self.grouped = block, attention.layer, attention.grouped
-        self.head_dim = attention.head_dim
-        self.heads = attention.q_proj.out_features // self.head_dim
-        self.kv_heads = attention.k_proj.out_features // self.head_dim
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         self.qkv = _product(attention.q_proj, attention.k_proj, attention.v_proj)
         self.out = _product(attention.o_proj)
         self.norm = attention.q_norm if isinstance(attention.q_norm, Norm) else None
