@@ -84,17 +84,13 @@ def choose(logits: Tensor, sampling: Sampling, noise: Tensor, seen: Tensor | Non
     scaled = logits / sampling.temperature if sampling.temperature not in (0.0, 1.0) else logits
     penalised = scaled if seen is None else _penalise(logits, seen, sampling.repetition_penalty, sampling.temperature)
     if sampling.temperature == 0:
-        ids = penalised.argmax(-1, keepdim=True)
+        ids = penalised.max(-1, keepdim=True).indices  # which is vectorised where argmax is not
         return ids[:, 0], (scaled.gather(1, ids) - scaled.logsumexp(-1, keepdim=True))[:, 0]
-    top = penalised.amax(-1, keepdim=True)
-    weights = (penalised - top).exp_()
-    kept = _filter(weights, sampling)
-    ids = _invert(kept, noise)
+    chances = penalised.softmax(-1)
+    ids = _invert(_filter(chances, sampling), noise)
     if seen is None:
-        logprobs = scaled.gather(1, ids) - top - weights.sum(-1, keepdim=True).log()
-    else:
-        logprobs = scaled.gather(1, ids) - scaled.logsumexp(-1, keepdim=True)
-    return ids[:, 0], logprobs[:, 0]
+        return ids[:, 0], chances.gather(1, ids).log_()[:, 0]
+    return ids[:, 0], (scaled.gather(1, ids) - scaled.logsumexp(-1, keepdim=True))[:, 0]
 
 
 def _penalise(logits: Tensor, seen: Tensor, penalty: float, temperature: float) -> Tensor:
@@ -104,7 +100,7 @@ def _penalise(logits: Tensor, seen: Tensor, penalty: float, temperature: float) 
 
 
 def _filter(weights: Tensor, sampling: Sampling) -> Tensor:
-    """Unnormalised probabilities (the largest is 1), 0 outside of top-k, then top-p, then min-p."""
+    """Probabilities (B, V), 0 outside of top-k, then top-p, then min-p; their sum is no longer 1."""
     if 0 < sampling.top_k < weights.shape[-1]:
         values, ids = weights.topk(sampling.top_k, dim=-1)
         weights = torch.zeros_like(weights).scatter_(1, ids, values)
@@ -115,7 +111,7 @@ def _filter(weights: Tensor, sampling: Sampling) -> Tensor:
         values = values * (before < sampling.top_p * values.sum(-1, keepdim=True))
         weights = torch.zeros_like(weights).scatter_(1, ids, values)
     if sampling.min_p > 0:
-        weights = torch.where(weights >= sampling.min_p, weights, 0.0)
+        weights = torch.where(weights >= sampling.min_p * weights.amax(-1, keepdim=True), weights, 0.0)
     return weights
 
 
@@ -126,7 +122,7 @@ def _invert(weights: Tensor, noise: Tensor) -> Tensor:
     takes a quarter of the time of one running sum over 4,096 tokens (and rounds less).
     """
     rows, size = weights.shape
-    blocks = F.pad(weights, (0, -size % _BLOCK)).view(rows, -1, _BLOCK)
+    blocks = (F.pad(weights, (0, -size % _BLOCK)) if size % _BLOCK else weights).view(rows, -1, _BLOCK)
     heavy, rest = _first_above(blocks.sum(-1), noise.to(weights.device)[:, None])
     inner = blocks.gather(1, heavy[:, :, None].expand(-1, -1, _BLOCK))[:, 0]
     return heavy * _BLOCK + _first_above(inner, rest)[0]
