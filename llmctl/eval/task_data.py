@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,8 @@ def _from_hub(task: Task, split: str) -> list[Row]:
     name = f"{settings.dataset_path}/{settings.dataset_name}" if settings.dataset_name else settings.dataset_path
     kwargs = {k: v for k, v in (settings.dataset_kwargs or {}).items() if k != "trust_remote_code"}
     where = f"{task.path}, data set {name}"
+    # Without a network every retry is a line; what came of them is said once, below.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         rows = load_dataset(settings.dataset_path, settings.dataset_name, split=split, **kwargs)
     except DatasetNotFoundError as e:

@@ -369,3 +369,33 @@ def test_a_mean_that_is_no_share_has_a_bootstrap_interval() -> None:
     assert found["correct"] is None and found["low"] < found["value"] < found["high"]
     normal = 1.96 * found["stderr"]
     assert found["high"] - found["low"] == pytest.approx(2 * normal, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        ("DatasetNotFoundError('Dataset a/b is a gated dataset on the Hub.')", "its owner gives it on request only"),
+        ("DatasetNotFoundError('a/b does not exist')", "there is no such data set on the hub"),
+        ("ConnectionError('no route to host')", "it cannot be had: no route to host"),
+        ("ValueError('Unknown split \"test\".')", "Unknown split"),
+    ],
+)
+def test_a_data_set_of_the_hub_that_cannot_be_had(
+    raised: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line with what to do, whatever the hub's library raises."""
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise eval(raised, {"DatasetNotFoundError": DatasetNotFoundError})
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    (tmp_path / "t.yaml").write_text(
+        "task: t\ndataset_path: a/b\noutput_type: multiple_choice\ntest_split: test\n"
+        "doc_to_text: q\ndoc_to_choice: c\ndoc_to_target: g\n"
+    )
+    with pytest.raises(UserError) as caught:
+        prepare(str(tmp_path / "t.yaml"), EvalConfig(models=["m"]))
+    assert message in caught.value.what and "data set a/b" in caught.value.where and "\n" not in caught.value.what
+    assert caught.value.fix or "split" in message
