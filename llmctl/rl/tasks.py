@@ -85,6 +85,8 @@ def _read(config: RlConfig, workspace: Workspace) -> list[Item]:
         source = workspace.resolve(value, ("conversations", "comparisons"), files=True)
         given = hasattr(source, "files") and "heldout.jsonl" in set(source.files())
         for split in ("train", "heldout") if given else ("train",):
+            if split == "heldout" and not (source.path / "heldout.jsonl").stat().st_size:
+                continue  # best-of-n that got no held-out problem right
             for row in _rows(source, split):
                 item = _item(row, split == "heldout" if given else None)
                 if item is not None:
