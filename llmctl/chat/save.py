@@ -18,16 +18,11 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def save_conversations(
-    workspace: Workspace, config: ChatConfig, name: str, rows: Sequence[dict[str, Any]], append: bool = False
-) -> Artifact:
-    """Make the conversations `name`. UserError where there are such already, unless `append` adds to them."""
-    there = next((a for a in workspace.artifacts("conversations") if a.name == name), None)
-    if there and not append:
+def save_conversations(workspace: Workspace, config: ChatConfig, name: str, rows: Sequence[dict[str, Any]]) -> Artifact:
+    """Make the conversations `name`. UserError where there are such already."""
+    if any(a.name == name for a in workspace.artifacts("conversations")):
         raise UserError(f"there are conversations named {name!r} already", fix="choose another name")
-    old = there.file("train.jsonl").read_text(encoding="utf-8").splitlines() if there else []
-    whole = [*map(json.loads, old), *rows]
     with workspace.build(config.model_copy(update={"out": name, "prompts": []})) as build:
-        write_rows(build.path / "train.jsonl", whole)
-        build.figures = {"conversations": len(whole), "out": f"{len(whole)} conversations"}
+        write_rows(build.path / "train.jsonl", rows)
+        build.figures = {"conversations": len(rows), "out": f"{len(rows)} conversations"}
     return build.done()

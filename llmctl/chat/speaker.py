@@ -12,6 +12,7 @@ import torch
 from llmctl.chat.config import ChatConfig
 from llmctl.generate.engine import Engine
 from llmctl.generate.sampling import Sampling
+from llmctl.model.chat_format import WRAPS
 from llmctl.model.folder import load_model
 from llmctl.model.hub import local
 from llmctl.model.tokenizer import Tokenizer
@@ -50,7 +51,7 @@ def load_speaker(workspace: Workspace, config: ChatConfig) -> Speaker:
         tokenizer=tokenizer,
         context=model.config.context,
         chats=chats,
-        tools=load_tools(workspace, config) if chats else None,
+        tools=load_tools(workspace, config) if chats and WRAPS["python"][0] in tokenizer.specials else None,
         digest=source.digest,
     )
 

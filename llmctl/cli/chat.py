@@ -121,4 +121,5 @@ def _replay(workspace: Any, config: Any, chat: int, as_json: bool, console: Any)
         for turn in found:
             console.print(str(turn["text"]))
     same = sum(turn["same"] for turn in found)
-    console.info(f"{same} of {len(found)} replies came out the same, token for token")
+    why = "" if same == len(found) else "; those made in a batch (/n, --serve), or with another --search, may differ"
+    console.info(f"{same} of {len(found)} replies came out the same, token for token{why}")
