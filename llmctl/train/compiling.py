@@ -26,6 +26,7 @@ def compile_blocks(model: nn.Module, source: Any) -> None:
     """Compile the blocks of `model`, each by itself, in place: FSDP fetches weights between them."""
     for block in blocks(model):
         block.compile(**_how(source))
+    model.compiled_blocks = True  # type: ignore[assignment]  # the loss then compiles its part too
 
 
 def wanted(model: nn.Module, source: Any, settings: TrainSettings) -> bool:

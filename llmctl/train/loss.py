@@ -42,7 +42,8 @@ def lm_loss(model: nn.Module, batch: Batch) -> Loss:
 
 def cross_entropy(model: Any, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """The sum of weights x cross-entropy over N positions: hidden (N, D), targets (N,), weights (N,) -> ()."""
-    compiled = hasattr(model, "_orig_mod")  # torch.compile's wrapper
+    # torch.compile's wrapper, or blocks that are compiled one by one.
+    compiled = hasattr(model, "_orig_mod") or getattr(model, "compiled_blocks", False)
     return _HeadLoss.apply(hidden, targets, weights, model.head, getattr(model, "softcap", 0.0), compiled)
 
 
