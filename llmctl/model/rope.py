@@ -51,6 +51,6 @@ def stretched(turns: Tensor, how: RopeScaling) -> Tensor:
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     """Turn (B,T,H,E) by its positions: Hugging Face's layout, in which unit i pairs with unit i + E/2."""
-    cos, sin = (r.to(x.dtype) for r in rope)
+    cos, sin = (r[..., : x.shape[-1] // 2].to(x.dtype) for r in rope)  # both halves have the same angles
     a, b = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-b, a), dim=-1) * sin
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
