@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def prepare(texts: Path, folder: Path) -> str:
-    """train.npy, val.npy and the bytes of val's text, by one tokenizer."""
+    """train.npy, val.npy and bytes.npy, the bytes of text that each token stands for, by one tokenizer."""
     from llmctl.model.tokenizer import train_tokenizer
 
     sides: dict[bool, list[str]] = {False: [], True: []}
@@ -68,8 +68,8 @@ def prepare(texts: Path, folder: Path) -> str:
     for held, name in ((False, "train"), (True, "val")):
         ids = [i for e in tokenizer.encode_batch(sides[held]) for i in [*e, tokenizer.eos_id]]
         np.save(folder / f"{name}.npy", np.array(ids, dtype=np.uint16))
+    np.save(folder / "bytes.npy", tokenizer.byte_lengths())
     held_bytes = sum(len(t.encode()) for t in sides[True])
-    (folder / "bytes").write_text(str(held_bytes))
     return f"{sum(map(len, sides[False])) / 1e6:.1f} M characters to train on, {held_bytes / 1e6:.1f} MB held out"
 
 
@@ -84,16 +84,15 @@ def rows_of(folder: Path, rows: int, seed: int) -> Any:
 
 @torch.no_grad()
 def bits(losses: Any, folder: Path, most: int = 200_000) -> float:
-    """Bits a byte of the first `most` held-out tokens; `losses(ids, targets)` gives their summed loss in nats."""
-    ids = np.load(folder / "val.npy")
-    share = min(1.0, most / len(ids))
-    ids = torch.from_numpy(ids[:most].astype(np.int64))
-    total = 0.0
-    for at in range(0, len(ids) - 257, 256 * 16):
-        piece = ids[at : at + 256 * 16 + 1]
-        whole = (len(piece) - 1) // 256 * 256
-        total += float(losses(piece[:whole].view(-1, 256), piece[1 : whole + 1].view(-1, 256)))
-    return total / math.log(2) / (int((folder / "bytes").read_text()) * share)
+    """Bits a byte of the first `most` held-out tokens, in rows of 256; `losses(ids, targets)` sums the loss in nats.
+
+    Ends of text count in the loss and have no bytes: a few in a hundred thousand tokens.
+    """
+    ids = np.load(folder / "val.npy")[:most].astype(np.int64)
+    whole = (len(ids) - 1) // 256 * 256
+    inputs, targets = (torch.from_numpy(ids[i : i + whole]).view(-1, 256) for i in (0, 1))
+    total = sum(float(losses(x, y)) for x, y in zip(inputs.split(16), targets.split(16), strict=True))
+    return total / math.log(2) / int(np.load(folder / "bytes.npy")[targets].sum())
 
 
 def schedule(share: float) -> float:
