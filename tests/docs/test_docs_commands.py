@@ -15,7 +15,7 @@ from pathlib import Path
 
 import files
 import pytest
-from small import CI, FINEWEB, QUICKSTART, R1, R1_ZERO, RLHF, SITE, SWEEP, YOUR_DATA, flags
+from small import ASSISTANT, CI, FINEWEB, QUICKSTART, R1, R1_ZERO, RLHF, SITE, SWEEP, YOUR_DATA, flags
 
 from llmctl.pipeline.docs import refreshed
 
@@ -41,6 +41,7 @@ SMALL = {
 
 RECIPES = {
     "your-data": YOUR_DATA,
+    "assistant": ASSISTANT,
     "quickstart": QUICKSTART,
     "site": SITE,
     "fineweb": FINEWEB,
