@@ -23,15 +23,16 @@ from typing import Any
 from llmctl.console import Console
 from llmctl.rl.config import RlConfig
 from llmctl.rl.measure import HeldOut
-from llmctl.rl.methods import METHODS
+from llmctl.rl.methods import METHODS, PRESETS
 from llmctl.rl.stage import Room, run
 from llmctl.sft.config import SftConfig
 from llmctl.sft.stage import run as sft
 from llmctl.verify.statistics import wilson
 from llmctl.workspace import Workspace
 
-# What differs from the recipe's settings, where a method's gradient has another size than GRPO's.
-RATES = {"reinforce": 2e-6, "rloo": 5e-6, "ppo": 3e-5, "gspo": 3e-5, "dpo": 3e-5}
+# AdamW's steps have the same size whatever the gradient's, so one rate does for all but those that take several updates
+# on one set of roll-outs, and dpo, which has no new ones.
+RATES = {"ppo": 2e-5, "gspo": 3e-5, "dpo": 2e-5}
 
 
 def main() -> None:
@@ -64,11 +65,12 @@ def arguments() -> argparse.Namespace:
 def settings(args: argparse.Namespace, method: str, seed: int, **more: Any) -> RlConfig:
     """The quickstart's problems and roll-outs, with another method."""
     rate = args.rate or RATES.get(method, 5e-5)
+    steps = args.steps * PRESETS[method].get("updates", 1)  # as many roll-outs for every method
     base = {
         "out": f"{args.model}-{method}-{seed}", "model": args.model, "seed": seed, "task": "sums",
         "sums": {"digits": [3, 3]}, "eval_items": args.items, "method": method,
         "rollouts": {"prompts": args.prompts, "temperature": args.temperature, "max_new_tokens": 48},
-        "rewards": {"format": 0}, "train": {"steps": args.steps, "optimizer": {"lr": rate}},
+        "rewards": {"format": 0}, "train": {"steps": steps, "optimizer": {"lr": rate}},
     }  # fmt: skip
     return RlConfig.model_validate(base | more)
 
