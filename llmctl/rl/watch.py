@@ -101,6 +101,11 @@ class Diagnosis:
                 f"{at('truncated'):.0%} of the replies are cut at {self.max_new_tokens} tokens: raise "
                 "rollouts.max_new_tokens",
             ),
+            "overlong": (
+                lambda: at("reward_overlong") < -0.2 and at("truncated") <= 0.25,
+                f"replies lose {-at('reward_overlong'):.2f} each for ending near {self.max_new_tokens} tokens, which "
+                "can outweigh being right: raise rollouts.max_new_tokens, or lower method.overlong",
+            ),
             "repetition": (
                 lambda: at("repetition") > 0.3 + float(self.first.get("repetition") or 0),
                 f"{at('repetition'):.0%} of the text repeats itself: the reward is being gamed; lower the learning "

@@ -44,6 +44,7 @@ def test_repetition() -> None:
         ({"groups_without_spread": 1.0, "groups_all_wrong": 1.0}, "all wrong"),
         ({"groups_without_spread": 1.0, "groups_all_wrong": 0.0}, "all right"),
         ({"truncated": 0.5}, "raise rollouts.max_new_tokens"),
+        ({"reward_overlong": -0.4}, "lower method.overlong"),
         ({"repetition": 0.9}, "repeats itself"),
         ({"length": 90}, "replies grew from 30 to"),
         ({"sampler_gap": 0.3}, "nats off"),
