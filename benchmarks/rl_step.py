@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--precision", nargs="+", default=["auto", "fp32"])
+    parser.add_argument("--compile", action="store_true", help="ours: compile the update")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a single measurement, in this process
     args = parser.parse_args()
     if args.one:
@@ -103,7 +104,7 @@ def ours(args: argparse.Namespace, precision: str, folder: Path) -> dict[str, An
         "model": str(folder / "model"), "out": f"step-{precision}", "eval_items": 1, "show_every": 0,
         "micro_tokens": 8192,
         "rollouts": {"prompts": args.replies // args.group, "group": args.group, "max_new_tokens": args.new_tokens},
-        "train": {"steps": args.steps + 1, "precision": precision, "save_minutes": 1e6},
+        "train": {"steps": args.steps + 1, "precision": precision, "compile": args.compile, "save_minutes": 1e6},
     })  # fmt: skip
     made = run(config, Workspace(folder / "w"), Console(quiet=True))
     rows = made.metrics()
