@@ -60,12 +60,13 @@ class Console:
         if self.quiet:
             return
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=title or None, title_justify="left", header_style="bold")
         for c in columns:
             table.add_column(c, overflow="fold")
         for row in rows:
-            table.add_row(*(_plain(v) for v in row))
+            table.add_row(*(Text(_plain(v)) for v in row))  # as text: rich would take `[search: tea]` for markup
         self.rich.print(table)
 
     def print(self, text: str) -> None:
