@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llmctl.generate.control import stop_ids
-from llmctl.generate.engine import Sample, Sampling, ToolRunner
+from llmctl.generate.engine import Engine, Sample, Sampling, ToolRunner
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.rl import together
 from llmctl.rl.advantage import advantages, gae, has_spread, overlong, whiten
@@ -22,7 +22,7 @@ from llmctl.rl.losses import k1
 from llmctl.rl.policy import KlWeight, token_logprobs
 from llmctl.rl.rewards import Rewards, Rollout
 from llmctl.rl.tasks import Task, prompt_of
-from llmctl.rl.vllm_engine import Writes, open_engine
+from llmctl.rl.vllm_engine import VllmEngine, open_engine
 from llmctl.rl.watch import statistics
 from llmctl.train import distributed
 from llmctl.train.batch import Batch
@@ -37,7 +37,7 @@ class Writer:
     """Answers problems: prompts rendered, replies sampled, scored."""
 
     config: RlConfig
-    engine: Writes
+    engine: Engine | VllmEngine
     rewards: Rewards
     tools: Tools
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.generate.control import ToolRunner, closed_call, result_ids, stop_ids, tool_tokens
@@ -32,24 +32,8 @@ from llmctl.train import distributed
 _RAM = Path("/dev/shm")  # where there is one, the weights need not go over a disk on their way
 
 
-class Writes(Protocol):
-    """What roll-outs need of an engine."""
-
-    tokenizer: Tokenizer
-
-    def generate(
-        self,
-        prompts: list[list[int]],
-        sampling: Sampling,
-        n: int = 1,
-        tools: ToolRunner | None = None,
-        batch_size: int = 64,
-    ) -> list[list[Sample]]:
-        """`n` samples of each prompt, in order."""
-
-
-def open_engine(config: RlConfig, model: Transformer, tokenizer: Tokenizer) -> Writes:
-    """The engine that the settings name, writing with the present weights of `model`."""
+def open_engine(config: RlConfig, model: Transformer, tokenizer: Tokenizer) -> Engine | VllmEngine:
+    """The engine that the settings name, writing with the present weights of `model`. UserError without vLLM."""
     if config.rollouts.engine == "vllm":
         return VllmEngine(model, tokenizer, config.train.precision, config.rollouts.vllm_memory)
     return Engine(model, tokenizer, config.train.precision)
