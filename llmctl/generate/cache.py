@@ -35,11 +35,15 @@ class KVCache:
 
     def extend(self, tokens: int) -> Tensor:
         """Make room for `tokens` further columns. Returns their positions (B, tokens), 0 in the padding."""
-        self.start, self.end = self.end, self.end + tokens
-        self._reserve(self.end)
+        self.advance(tokens)
         columns = torch.arange(self.start, self.end, device=self.begins.device)
         self.mask = self._mask(columns)
         return (columns - self.begins[:, None]).clamp(min=0)
+
+    def advance(self, tokens: int) -> None:
+        """Make room for `tokens` further columns, for the kernel, which needs neither their mask nor their positions."""
+        self.start, self.end = self.end, self.end + tokens
+        self._reserve(self.end)
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new keys and values (B, kv_heads, T, head_dim); returns all so far (B, kv_heads, S, head_dim)."""

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmctl.generate import native
 from llmctl.generate.cache import KVCache
+from llmctl.generate.native import NativeDecoder
 from llmctl.model.config import ModelConfig
 from llmctl.model.rope import rope_table
 from llmctl.model.transformer import Block, GatedMLP, Norm, Transformer
@@ -34,12 +36,17 @@ class Decoder:
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self._fast = type(model) is Transformer and self.device.type == "cpu"
+        self._native: NativeDecoder | None = None
         self._layers: list[_Layer] | None = None
         self._head: Product
 
     @torch.inference_mode()
     def step(self, ids: Tensor, cache: KVCache) -> Tensor:
         """Append `ids` (B,) to the rows of `cache`. Returns float32 logits (B,V) of what comes next."""
+        if self._native is None and self._layers is None and native.covers(self.model):
+            self._native = NativeDecoder(self.model)
+        if self._native is not None:
+            return self._native.step(ids, cache)
         positions = cache.extend(1)
         if not self._fast:
             hidden: Tensor = self.model(ids[:, None], positions=positions, cache=cache)
