@@ -1,8 +1,8 @@
-"""Roll-outs as tensors, and tensors as micro-batches."""
+"""Roll-outs as tensors; `packs` makes micro-batches of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,6 @@ from torch import Tensor
 from llmctl.rl.advantage import token_weights
 from llmctl.rl.config import MethodSettings
 from llmctl.rl.rewards import Rollout
-from llmctl.train.batch import Batch
 
 Rows = dict[str, Tensor]  # everything about N replies; the first dimension of each tensor is N
 
@@ -46,21 +45,3 @@ def collate(rollouts: Sequence[Rollout], method: MethodSettings, longest: int) -
         "lengths": torch.tensor(lengths) - 1,
         "index": torch.tensor(order),
     }
-
-
-def cuts(rows: Rows, tokens: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows (shortest first) that, padded to their longest, have at most `tokens` tokens, or one row."""
-    lengths, begin = rows["lengths"].tolist(), 0
-    for i in range(1, len(lengths) + 1):
-        if i == len(lengths) or lengths[i] * (i + 1 - begin) > tokens:
-            yield begin, i
-            begin = i
-
-
-def batch_of(rows: Rows, begin: int, end: int) -> Batch:
-    """Rows `begin` to `end` as a batch, trimmed to the longest of them."""
-    width = int(rows["lengths"][end - 1])
-    part = {k: v[begin:end, :width] if v.ndim == 2 else v[begin:end] for k, v in rows.items()}
-    lengths = part.pop("lengths")
-    ids, targets, weights = (part.pop(k) for k in ("ids", "targets", "weights"))
-    return Batch(ids, targets, weights, extra=part, tokens=int(lengths.sum()))

@@ -27,9 +27,9 @@ class Critic(nn.Module):
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Float32 (B, T): at position t, what is expected once tokens 0 to t are there. `ids` (B, T)."""
-        hidden = self.backbone(ids).float()
+    def forward(self, ids: Tensor, positions: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
+        """Float32 (B, T): at position t, what is expected once tokens 0 to t are there. Takes what a policy takes."""
+        hidden = self.backbone(ids, positions, segments).float()
         weight, bias = self.value.weight.float(), self.value.bias.float()
         return _SCALE * F.linear(hidden, weight, bias).squeeze(-1)
 
@@ -52,6 +52,16 @@ class ActorCritic(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """The policy's."""
         return self.policy.logits(hidden)
+
+    @property
+    def head(self) -> Tensor:
+        """The policy's."""
+        return self.policy.head
+
+    @property
+    def softcap(self) -> float:
+        """The policy's."""
+        return self.policy.softcap
 
 
 def policy_of(model: Any) -> Transformer:

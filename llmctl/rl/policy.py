@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llmctl.rl.config import MethodSettings
+from llmctl.rl.head import logprobs
 from llmctl.rl.losses import (
     adapted,
     clipped_surrogate,
@@ -23,9 +25,6 @@ from llmctl.rl.losses import (
 from llmctl.train.batch import Batch
 from llmctl.train.loss import Loss
 
-# Positions a piece of the head and softmax: bounds the memory of the logits.
-_CHUNK = 2048
-
 
 def token_logprobs(model: Any, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies (N,) of the batch's targets at its N trained positions, in nats, float32.
@@ -33,14 +32,7 @@ def token_logprobs(model: Any, batch: Batch, temperature: float) -> tuple[Tensor
     At the temperature that was sampled at: otherwise the ratio to the sampler would not be 1 (TRL and PPO do the same).
     """
     hidden = trained(model(batch.ids, batch.positions, batch.segments), batch)
-    targets = trained(batch.targets, batch)
-    logps, entropies = [], []
-    for h, t in zip(hidden.split(_CHUNK), targets.split(_CHUNK), strict=True):
-        logp = torch.log_softmax(model.logits(h) / temperature, -1)
-        logps.append(logp.gather(1, t[:, None])[:, 0])
-        with torch.no_grad():
-            entropies.append(-(logp.exp() * logp).sum(-1))
-    return torch.cat(logps), torch.cat(entropies)
+    return logprobs(model, hidden, trained(batch.targets, batch), temperature)
 
 
 def trained(x: Tensor, batch: Batch) -> Tensor:
@@ -50,7 +42,9 @@ def trained(x: Tensor, batch: Batch) -> Tensor:
 
 
 def rows_of(batch: Batch) -> Tensor:
-    """(N,) int64: the row of each trained position."""
+    """(N,) int64: whose each trained position is: the reply `extra["row"]` says, else its row."""
+    if "row" in batch.extra:
+        return trained(batch.extra["row"], batch)
     rows = torch.arange(len(batch.ids), device=batch.ids.device)[:, None].expand(batch.ids.shape)
     return trained(rows, batch)
 
@@ -74,19 +68,22 @@ class PolicyLoss:
     """The loss of a step. `batch.extra` has, (B, T) each unless said otherwise: `advantages`; `sampled`, the sampler's
     log-probabilities; `old`, the training model's when the roll-outs were made (absent: they are today's); `reference`,
     the reference model's (absent: no penalty); `values` and `returns` of a critic; and `units` (B,), what each row adds
-    to the denominator.
+    to the denominator; `row`, whose each token is, where a row has several replies.
     """
 
     method: MethodSettings
     temperature: float
     weight: KlWeight
-    last: dict[str, float] = field(default_factory=dict)  # the means of the newest batch, for whoever watches
+    sums: dict[str, float] = field(default_factory=dict)  # of what was seen since `means` was asked, and the units
+    remember: Callable[[Batch, Tensor], None] | None = None  # is told today's log-probabilities at the first update
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """The surrogate and, where they are, the KL penalty and the critic's loss."""
         logp, entropy = token_logprobs(model, batch, self.temperature)
         extra = {k: trained(v, batch) for k, v in batch.extra.items() if v.ndim == 2}
-        old = extra.get("old", logp.detach())  # one update a roll-out: the ratio is 1 and its gradient that of logp
+        old = extra.get("old", logp.detach())  # the first update of a roll-out: the ratio is 1, its gradient logp's
+        if self.remember is not None and "old" not in extra:
+            self.remember(batch, old)
         loss, seen = self.surrogate(logp, old, extra, batch)
         behind = old - extra["sampled"]
         seen |= {"entropy": entropy, "sampler_k1": -behind, "sampler_gap": behind.abs()}
@@ -95,8 +92,8 @@ class PolicyLoss:
             if self.method.kl_in == "loss":
                 loss = loss + self.weight.value * kl_penalty(self.method.kl, logp, extra["reference"], old)
         if "returns" in extra:
-            critic = value_loss(trained(model.critic(batch.ids), batch), extra["values"], extra["returns"],
-                                self.method.value_clip)  # fmt: skip
+            values = trained(model.critic(batch.ids, batch.positions, batch.segments), batch)
+            critic = value_loss(values, extra["values"], extra["returns"], self.method.value_clip)
             seen |= {"value_loss": critic}
             loss = loss + self.method.value_coef * critic
         return self.summed(loss, seen, batch)
@@ -122,8 +119,16 @@ class PolicyLoss:
         weights, count = trained(batch.weights, batch), batch.extra["units"].sum()
         # Means over the trained tokens with the loss's own weights; times the count, since the loop divides by it.
         share = weights / weights.sum()
-        self.last = {name: float((value.detach() * share).sum()) for name, value in seen.items()}
-        return Loss((loss * weights).sum(), count, {name: value * float(count) for name, value in self.last.items()})
+        means = torch.stack([value.detach() for value in seen.values()]) @ share
+        *found, units = torch.cat((means, count[None])).tolist()  # one wait for a GPU, not one a figure
+        logs = {name: value * units for name, value in zip(seen, found, strict=True)}
+        self.sums = {k: self.sums.get(k, 0.0) + v for k, v in {**logs, "units": units}.items()}
+        return Loss((loss * weights).sum(), count, logs)
+
+    def means(self) -> dict[str, float]:
+        """The means of what was seen since the last time."""
+        units, sums, self.sums = self.sums.pop("units", 0.0), self.sums, {}
+        return {name: value / units for name, value in sums.items()} if units else {}
 
 
 class LikelihoodLoss(PolicyLoss):

@@ -15,17 +15,19 @@ from llmctl.generate.engine import Engine, Sample, Sampling, ToolRunner
 from llmctl.model.tokenizer import Tokenizer
 from llmctl.rl import together
 from llmctl.rl.advantage import advantages, gae, has_spread, overlong, whiten
-from llmctl.rl.collate import Rows, batch_of, collate, cuts
+from llmctl.rl.collate import Rows, collate
 from llmctl.rl.config import RlConfig
 from llmctl.rl.critic import policy_of
 from llmctl.rl.losses import k1
-from llmctl.rl.policy import KlWeight, token_logprobs
+from llmctl.rl.packs import CPU_PASS, Shape, packed, shape_for
+from llmctl.rl.policy import KlWeight, token_logprobs, trained
 from llmctl.rl.rewards import Rewards, Rollout
 from llmctl.rl.tasks import Task, prompt_of
 from llmctl.rl.vllm_engine import VllmEngine, open_engine
 from llmctl.rl.watch import statistics
 from llmctl.train import distributed
 from llmctl.train.batch import Batch
+from llmctl.train.compiling import wanted
 from llmctl.train.device import autocast
 from llmctl.verify import Item
 
@@ -98,6 +100,9 @@ class Practice:
     last: list[list[Rollout]] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     collected: float = 0.0  # when the batches of the newest step were ready (time.monotonic)
+    shape: Shape | None = None  # of every micro-batch, from the first roll-outs on
+
+    fixed_shape = True
 
     def __post_init__(self) -> None:
         method = self.config.method
@@ -106,6 +111,13 @@ class Practice:
         self.writer = Writer(self.config, self.engine, self.rewards, self.tools)
         self.weight = KlWeight(method.beta, method.kl_target, method.kl_horizon)
         self._rows: Rows = {}
+        self.compiles = wanted(self.model, self, self.config.train)
+
+    @property
+    def tokens_a_step(self) -> int:
+        """How many tokens a step trains on, about: how long the replies will be nobody knows before."""
+        how = self.config.rollouts
+        return how.prompts * how.group * how.max_new_tokens
 
     def batches(self, step: int) -> list[Batch]:
         """New roll-outs every `method.updates` steps, used again in between. Empty where no group has a spread."""
@@ -117,11 +129,9 @@ class Practice:
         self.collected = time.monotonic()
         if not self._rows:
             return []
-        rows = together.mine(self._rows)
-        found = [batch_of(rows, *cut) for cut in cuts(rows, self.config.micro_tokens)]
-        if distributed.size() == 1:
-            return [b for b in found if bool(b.extra["units"].sum())]
-        return [together.divided(b) for b in found]
+        assert self.shape is not None
+        found = packed(together.mine(self._rows), self.shape, self.compiles)
+        return found if distributed.size() == 1 else [together.divided(b) for b in found]
 
     def collect(self, turn: int) -> Rows:
         """One set of roll-outs under the present weights, as tensors."""
@@ -134,7 +144,14 @@ class Practice:
         else:
             rows = self._judged(rewards)
         self.report |= {"rollout_s": time.monotonic() - begun}
-        return rows
+        counts = rows["units"] > 0 if rows else torch.zeros(0)
+        return {k: v[counts] for k, v in rows.items()} if bool(counts.any()) else {}
+
+    def remember(self, batch: Batch, logp: Tensor) -> None:
+        """Take what the first update found as today's log-probabilities, for the later ones."""
+        if self.config.method.updates > 1:
+            old = self._rows.setdefault("old", torch.zeros(self._rows["ids"].shape))
+            old.view(-1)[trained(batch.extra["at"], batch).cpu()] = logp.cpu()
 
     def attempt(self, turn: int) -> list[list[Rollout]]:
         """Scored groups of replies to the problems of a turn; with dynamic sampling, further problems in place of those
@@ -171,6 +188,7 @@ class Practice:
         rows = collate(kept, method, self.config.rollouts.max_new_tokens) if kept else {}
         if not rows:
             return {}
+        self._settle(rows)
         self._score(rows)
         grid = rewards[used]
         penalty = self._penalty(rows)
@@ -220,52 +238,64 @@ class Practice:
             return {}
         rows = collate(kept, self.config.method, self.config.rollouts.max_new_tokens)
         del rows["reply"], rows["index"]
+        self._settle(rows)
         return rows
+
+    def _settle(self, rows: Rows) -> None:
+        """Choose the shape of the micro-batches, once; again where a reply is longer than a row."""
+        if self.shape is None or int(rows["lengths"].max()) > self.shape.width:
+            tokens = self.config.micro_tokens
+            if next(self.model.parameters()).device.type == "cpu":
+                tokens = min(tokens, CPU_PASS)
+            asked = max(len(group[0].prompt) for group in self.last if group)
+            self.shape = shape_for(rows, asked + self.config.rollouts.max_new_tokens - 1, tokens)
 
     @torch.no_grad()
     def _score(self, rows: Rows) -> None:
-        """Add what the loss compares with: today's log-probabilities, if there are later steps, and the reference's.
-        With one update the loss takes its own, detached, for today's: they are the same, without another pass.
+        """Add what the loss compares with: today's log-probabilities, and the reference's. The first update finds the
+        former itself, without another pass: `remember` keeps them. A penalty in the reward needs them before, and of
+        several processes each would have only its own.
         """
         method = self.config.method
-        if method.updates > 1 or (self.reference is not None and method.kl_in == "reward"):
+        early = self.reference is not None and method.kl_in == "reward"
+        if early or (method.updates > 1 and distributed.size() > 1):
             rows["old"] = self._logprobs(self.model, rows)
         if self.reference is not None:
             rows["reference"] = self._logprobs(self.reference, rows)
 
     def _logprobs(self, model: nn.Module, rows: Rows) -> Tensor:
         """(N, T): what the training forward of `model` gives the sampled tokens, 0 elsewhere."""
-        return self._forward(rows, lambda b: token_logprobs(model, b, self.config.rollouts.temperature)[0], True)
+        return self._forward(rows, lambda b: token_logprobs(model, b, self.config.rollouts.temperature)[0])
 
     @torch.no_grad()
     def _values(self, rows: Rows) -> Tensor:
-        """(N, T): what the critic expects at each position."""
+        """(N, T): what the critic expects at each trained position, 0 elsewhere."""
         critic: Any = self.model.critic
-        return self._forward(rows, lambda b: critic(b.ids).flatten(), False)
+        return self._forward(rows, lambda b: trained(critic(b.ids, b.positions, b.segments), b))
 
-    def _forward(self, rows: Rows, call: Callable[[Batch], Tensor], only_trained: bool) -> Tensor:
-        """(N, T) from calls on micro-batches, which give a number for each (trained) position."""
+    def _forward(self, rows: Rows, call: Callable[[Batch], Tensor]) -> Tensor:
+        """(N, T) from calls on micro-batches, which give a number for each trained position."""
+        assert self.shape is not None
         device = next(self.model.parameters()).device
         found = torch.zeros(rows["ids"].shape)
-        passes = list(cuts(rows, together.micro_tokens(rows, self.config.micro_tokens)))
-        for begin, end in passes[distributed.rank() :: distributed.size()]:
-            batch = batch_of(rows, begin, end)
+        part = replace(self.shape, rows=-(-self.shape.rows // distributed.size()))  # something for every process
+        for batch in packed(rows, part)[distributed.rank() :: distributed.size()]:
             with autocast(self.config.train.precision, device):
                 values = call(batch.to(device))
-            part = torch.zeros(batch.ids.numel())
-            part[slice(None) if batch.trained is None or not only_trained else batch.trained] = values.float().cpu()
-            found[begin:end, : batch.ids.shape[1]] = part.view(batch.ids.shape)
+            found.view(-1)[trained(batch.extra["at"], batch)] = values.float().cpu()
         return together.summed(found)
 
     def state_dict(self) -> dict[str, Any]:
         """The roll-outs that are in use for several steps, and where the KL controller is."""
         kept: dict[str, Any] = dict(self._rows) if self.config.method.updates > 1 else {}
-        return kept | {"kl_weight": self.weight.value}
+        shape = [self.shape.rows, self.shape.width] if self.shape else None
+        return kept | {"kl_weight": self.weight.value, "shape": shape}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self._rows = {k: v for k, v in state.items() if isinstance(v, Tensor)}
         self.weight.value = float(state.get("kl_weight", self.weight.value))
+        self.shape = Shape(*state["shape"]) if state.get("shape") else None
 
 
 def totals(groups: Sequence[Sequence[Rollout]]) -> Tensor:

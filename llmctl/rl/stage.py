@@ -119,7 +119,9 @@ def practise(config: RlConfig, build: Build, console: Console, room: Room) -> No
     reference = room.reference if config.method.beta else None
     practice = Practice(config, model, room.tokenizer, room.rewards, tools_for, reference, room.task)
     kind = LikelihoodLoss if config.method.name == "expert-iteration" else PolicyLoss
-    loss = kind(config.method, config.rollouts.temperature, practice.weight)
+    loss = kind(config.method, config.rollouts.temperature, practice.weight, remember=practice.remember)
+    if practice.compiles and isinstance(model, ActorCritic):
+        model.critic.backbone.compile(dynamic=False)  # the loop compiles what it calls, the policy
     guard = guard_of(config, build, console, room, practice)
     log = Log(config, practice, loss, console, room.task, guard)
     stopped = ""
@@ -191,8 +193,8 @@ class Log:
 
     def statistics(self, step: int, model: nn.Module) -> dict[str, Any]:
         """The roll-outs of the step in numbers; a warning where they show that something is off."""
-        row = {**self.practice.report, "update_s": time.monotonic() - self.practice.collected}
-        for line in self.diagnosis.see({**row, **self.loss.last}) if self.practice.report else ():
+        row, seen = {**self.practice.report, "update_s": time.monotonic() - self.practice.collected}, self.loss.means()
+        for line in self.diagnosis.see({**row, **seen}) if self.practice.report else ():
             self.console.warn(f"step {step}: {line}")
         problems = self.practice.rewards.problems
         if problems and not self.warned:

@@ -8,7 +8,6 @@ pickled.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -103,11 +102,6 @@ def mine(rows: Rows) -> Rows:
 def divided(batch: Batch) -> Batch:
     """`batch`, marked as this process's own."""
     return replace(batch, divided=distributed.size() > 1)
-
-
-def micro_tokens(rows: Rows, most: int) -> int:
-    """Tokens of a forward pass, few enough that there is one for every process."""
-    return most if distributed.size() == 1 else min(most, math.ceil(int(rows["lengths"].sum()) / distributed.size()))
 
 
 def gather(flat: Tensor) -> list[Tensor]:

@@ -53,6 +53,6 @@ def _can_compile(model: nn.Module) -> bool:
 
 
 def _flops(model: nn.Module, source: Any, settings: TrainSettings) -> float:
-    """About what the run computes: 6 a weight and token."""
-    tokens = sum(b.tokens for b in source.batches(0)) * settings.steps
-    return 6.0 * sum(p.numel() for p in model.parameters()) * tokens
+    """About what the run computes: 6 a weight and token. A source that cannot be asked twice says its tokens itself."""
+    tokens = getattr(source, "tokens_a_step", 0) or sum(b.tokens for b in source.batches(0))
+    return 6.0 * sum(p.numel() for p in model.parameters()) * tokens * settings.steps

@@ -1,11 +1,11 @@
-"""Roll-outs become tensors: the shift, the mask, and batches that do not depend on how they are cut."""
+"""Roll-outs become tensors: the shift and the mask."""
 
 from __future__ import annotations
 
 import torch
 
 from llmctl.generate.engine import Sample
-from llmctl.rl.collate import batch_of, collate, cuts
+from llmctl.rl.collate import collate
 from llmctl.rl.config import MethodSettings
 from llmctl.rl.rewards import Rollout
 from llmctl.verify import problems
@@ -36,18 +36,6 @@ def test_a_cut_reply_is_trained_on_unless_masked() -> None:
     masked = collate(cut, MethodSettings(mask_truncated=True), 8)
     assert masked["units"].tolist() == [0]
     assert masked["weights"].sum() == 0
-
-
-def test_cuts_cover_every_row_once_within_the_budget() -> None:
-    replies = [rollout([1] * (1 + i % 3), [2] * (1 + i % 7)) for i in range(40)]
-    rows = collate(replies, MethodSettings(normalise="token"), 8)
-    for budget in (1, 20, 33, 10_000):
-        found = list(cuts(rows, budget))
-        assert [i for begin, end in found for i in range(begin, end)] == list(range(40))
-        batches = [batch_of(rows, *cut) for cut in found]
-        assert all(b.ids.numel() <= budget or len(b.ids) == 1 for b in batches)
-        assert sum(float(b.weights.sum()) for b in batches) == float(rows["weights"].sum())
-        assert sum(b.tokens for b in batches) == int(rows["lengths"].sum())
 
 
 def test_an_empty_reply_is_no_harm() -> None:

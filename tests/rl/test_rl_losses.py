@@ -46,7 +46,7 @@ class Table(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden @ self.head.T
 
-    def critic(self, ids: Tensor) -> Tensor:
+    def critic(self, ids: Tensor, positions: Any, segments: Any) -> Tensor:
         return self.guess[: ids.shape[1]].expand(len(ids), -1)
 
 

@@ -20,9 +20,9 @@ from llmctl.console import Console
 from llmctl.errors import UserError
 from llmctl.model.folder import load_model
 from llmctl.rl.best_of_n import content, pass_at
-from llmctl.rl.collate import batch_of
 from llmctl.rl.config import MethodSettings
 from llmctl.rl.methods import METHODS
+from llmctl.rl.packs import packed
 from llmctl.rl.policy import PolicyLoss
 from llmctl.rl.rewards import Rewards, Rollout
 from llmctl.rl.rollouts import Practice
@@ -197,7 +197,7 @@ def test_on_policy_the_trainers_own_log_probabilities_are_the_old_ones(
     found = []
     for old in ({}, {"old": made._logprobs(made.model, rows).detach()}):
         made.model.zero_grad()
-        total = loss(made.model, batch_of(rows | old, 0, len(rows["ids"]))).total
+        total = loss(made.model, packed(rows | old, made.shape)[0]).total
         total.backward()
         found.append((float(total.detach()), torch.cat([p.grad.flatten() for p in made.model.parameters()])))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-5) != 0
