@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from llmctl.native import pages
+
 _GROW = 64  # columns added at once at the least; growth doubles, so a long answer costs one copy of its cache in all
 
 
@@ -29,8 +31,7 @@ class KVCache:
         self.mask: Tensor | None = None
         # Zeros, here and where it grows: what is masked must still be finite.
         shape = (len(begins), kv_heads, max(1, columns), head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=begins.device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=begins.device) for _ in range(layers)]
+        self.keys, self.values = _zeros(layers, shape, begins, dtype)
         self._ragged = bool((begins > 0).any())
 
     def extend(self, tokens: int) -> Tensor:
@@ -117,3 +118,12 @@ class KVCache:
                 larger = t.new_zeros((t.shape[0], t.shape[1], room, t.shape[3]))
                 larger[:, :, : self.start] = t[:, :, : self.start]
                 kept[i] = larger
+
+
+def _zeros(layers: int, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+    """Keys and values of all layers."""
+    if like.device.type == "cpu":
+        every = pages.empty((2, layers, *shape), dtype).zero_()
+    else:
+        every = torch.zeros((2, layers, *shape), dtype=dtype, device=like.device)
+    return list(every[0]), list(every[1])

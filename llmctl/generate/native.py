@@ -11,7 +11,7 @@ from llmctl.generate.cache import KVCache
 from llmctl.model.config import ModelConfig
 from llmctl.model.rope import rope_table
 from llmctl.model.transformer import Attention, Block, GatedMLP, Norm, PlainMLP, Transformer
-from llmctl.native import decode
+from llmctl.native import decode, pages
 
 # Tokens that go through the layers together: so many rows stay in a core's cache.
 TOGETHER = 512
@@ -41,7 +41,7 @@ class NativeDecoder:
         blocks: list[Block] = list(model.layers)  # type: ignore[arg-type]
         matrices = [_matrices(block) for block in blocks]
         shapes = [w.shape for layer in matrices for w in layer.values()] + [model.head.shape]
-        self._room = torch.empty(sum(decode.packed_size(n, k, self.dtype) for n, k in shapes), dtype=self.dtype)
+        self._room = pages.empty((sum(decode.packed_size(n, k, self.dtype) for n, k in shapes),), self.dtype)
         self._used = 0
         layers = (decode.Layer * config.layers)()
         for layer, block, weights in zip(layers, blocks, matrices, strict=True):
