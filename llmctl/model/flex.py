@@ -23,7 +23,7 @@ def suits(segments: Tensor, head_dim: int) -> bool:
 
 
 def document_mask(segments: Tensor) -> BlockMask:
-    """The rule of `transformer.segment_mask`: a position sees what is not behind it and of its own segment."""
+    """The rule of `attention.segment_mask`: a position sees what is not behind it and of its own segment."""
 
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (segments[row, query] == segments[row, key])

@@ -9,18 +9,18 @@ Shapes: B rows, T tokens, D width, H heads, K key/value heads, E head_dim, V voc
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmctl.model import attention, flex
+from llmctl.model import attention
+from llmctl.model.attention import Mask
 from llmctl.model.config import ModelConfig
 from llmctl.model.rope import rope_table, rotate
 
 Rope = tuple[Tensor, Tensor]
-Mask: TypeAlias = Tensor | flex.BlockMask | None
 
 
 class Cache(Protocol):
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         self.q_norm, self.k_norm = _qk_norm(config), _qk_norm(config)
 
     def forward(self, x: Tensor, rope: Rope | None, mask: Mask, cache: Cache | None) -> Tensor:
-        """X (B,T,D) to (B,T,D); `mask` (B,1,T,S) bool, or by blocks, or None for causal."""
+        """X (B,T,D) to (B,T,D); `mask` (B,1,T,S) bool, or a rule, or None for causal."""
         b, t, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(b, t, -1, self.head_dim))
         k = self.k_norm(self.k_proj(x).view(b, t, -1, self.head_dim))
@@ -84,14 +84,7 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(b, t, -1, self.head_dim).transpose(1, 2)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
-        causal = mask is None and t > 1
-        assert not causal or k.shape[2] == t, "several new tokens behind a filled cache need a mask"
-        if isinstance(mask, flex.BlockMask):
-            y = flex.attend(q, k, v, mask)
-        elif causal and attention.suits(q, k):
-            y = attention.causal(q, k, v)
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped)
+        y = attention.attend(q, k, v, mask)
         return self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
 
 
@@ -203,7 +196,7 @@ class Transformer(nn.Module):
         """Hidden states (B,T,D) after the last norm.
 
         `ids` (B,T) int64. `positions` (B,T), by default 0..T-1 in each row; must be given with a cache. `segments`
-        (B,T) int: attention stays within equal segments, besides being causal.
+        (B,T) int: attention stays within runs of equal segments, besides being causal.
         """
         if cache is not None:
             assert positions is not None and segments is None, "a cache needs positions and knows no segments"
@@ -226,9 +219,10 @@ class Transformer(nn.Module):
             return cache.mask
         if segments is None:
             return None
-        if flex.suits(segments, self.config.head_dim):
-            return flex.document_mask(segments)
-        return segment_mask(segments)
+        device, dtype = segments.device.type, self.embed_tokens.weight.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        return attention.document_mask(segments, dtype, self.config.head_dim)
 
     @property
     def softcap(self) -> float:
@@ -263,10 +257,3 @@ class RewardModel(nn.Module):
         last = hidden[torch.arange(len(ids), device=ids.device), lengths - 1].float()
         with torch.autocast(last.device.type, enabled=False):  # bfloat16 keeps 8 bits of a score: many would be equal
             return F.linear(last, self.score.weight.float()).squeeze(-1)
-
-
-def segment_mask(segments: Tensor) -> Tensor:
-    """(B,1,T,T) bool from `segments` (B,T): causal and within one segment; every position sees at least itself."""
-    t = segments.shape[1]
-    causal = torch.ones(t, t, dtype=torch.bool, device=segments.device).tril()
-    return (segments[:, None, :, None] == segments[:, None, None, :]) & causal

@@ -36,8 +36,8 @@ def covers(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor, segments: Tensor | None = None) -> Tensor:
-    """Attention of q (B,H,T,E) to k and v (B,K,T,E), each token to itself and those before it; with `segments` (B,T), to
-    those of its own run of equal numbers. Gives (B,H,T,E) that lies in memory as (B,T,H,E).
+    """Attention of q (B,H,T,E) to k and v (B,K,T,E), each token to itself and those before it; with `segments` (B,T),
+    to those of its own run of equal numbers. Gives (B,H,T,E) that lies in memory as (B,T,H,E).
     """
     laid = [x.transpose(1, 2) if x.stride(-1) == 1 else x.transpose(1, 2).contiguous() for x in (q, k, v)]
     out: Tensor = _attention(*laid, segments)[0]

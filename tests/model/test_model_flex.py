@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from llmctl.model import flex
+from llmctl.model.attention import segment_mask
 from llmctl.model.config import dial
-from llmctl.model.transformer import Transformer, segment_mask
+from llmctl.model.transformer import Transformer
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
