@@ -1,11 +1,11 @@
 """Which attention is computed how: one place that knows the machine, the type and the mask.
 
-On a CPU in bfloat16 the kernels of `native.attention` take causal attention, whole rows or documents, in a fifth of the
-time that PyTorch takes. On a GPU documents go to FlexAttention and the rest to the flash kernel. What remains is PyTorch's
-fused attention, whose backward on a CPU is slow (7 and 51 ms for 16 rows of 256 tokens and 6 heads in bfloat16, one
-core): compiled training keeps it forward, and backward makes the probabilities again from its log-sum-exp, block of
-queries by block of queries so that most of what the mask hides is never computed, and the compiler fuses what lies
-between the products: 21 ms. The formulas are FlashAttention's (arXiv:2205.14135, appendix B.4).
+On a CPU in bfloat16 the kernels of `native.attention` take causal attention, of whole rows or of documents. On a GPU
+documents go to FlexAttention and the rest to the flash kernel. What remains is PyTorch's fused attention, whose
+backward on a CPU is slow (7 and 51 ms for 16 rows of 256 tokens and 6 heads in bfloat16, one core): compiled training
+keeps it forward, and backward makes the probabilities again from its log-sum-exp, block of queries by block of queries
+so that most of what the mask hides is never computed, and the compiler fuses what lies between the products: 21 ms. The
+formulas are FlashAttention's (arXiv:2205.14135, appendix B.4).
 """
 
 from __future__ import annotations
