@@ -31,7 +31,8 @@ class KVCache:
         self.mask: Tensor | None = None
         # Zeros, here and where it grows: what is masked must still be finite.
         shape = (len(begins), kv_heads, max(1, columns), head_dim)
-        self.keys, self.values = _zeros(layers, shape, begins, dtype)
+        self.keys = [_zeros(shape, dtype, begins.device) for _ in range(layers)]
+        self.values = [_zeros(shape, dtype, begins.device) for _ in range(layers)]
         self._ragged = bool((begins > 0).any())
 
     def extend(self, tokens: int) -> Tensor:
@@ -91,7 +92,7 @@ class KVCache:
         room = (len(self.begins) + len(other.begins), *self.keys[0].shape[1:2], end + _GROW, self.keys[0].shape[3])
         for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
             for i, (t, o) in enumerate(zip(mine, theirs, strict=True)):
-                joined = torch.zeros(room, dtype=t.dtype, device=t.device)
+                joined = _zeros(room, t.dtype, t.device)
                 joined[: len(t), :, end - self.end + spare : end] = t[:, :, spare : self.end]
                 joined[len(t) :, :, end - other.end + spare_other : end] = o[:, :, spare_other : other.end]
                 mine[i] = joined
@@ -115,15 +116,10 @@ class KVCache:
         room = max(columns, have * 2, have + _GROW)
         for kept in (self.keys, self.values):
             for i, t in enumerate(kept):
-                larger = t.new_zeros((t.shape[0], t.shape[1], room, t.shape[3]))
+                larger = _zeros((t.shape[0], t.shape[1], room, t.shape[3]), t.dtype, t.device)
                 larger[:, :, : self.start] = t[:, :, : self.start]
                 kept[i] = larger
 
 
-def _zeros(layers: int, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-    """Keys and values of all layers."""
-    if like.device.type == "cpu":
-        every = pages.empty((2, layers, *shape), dtype).zero_()
-    else:
-        every = torch.zeros((2, layers, *shape), dtype=dtype, device=like.device)
-    return list(every[0]), list(every[1])
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return pages.empty(shape, dtype).zero_() if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmctl.errors import UserError
+from llmctl.native import sample as native
 
 _BLOCK = 64
 
@@ -81,6 +82,9 @@ def choose(logits: Tensor, sampling: Sampling, noise: Tensor, seen: Tensor | Non
     Returns ids (B,) int64 and log-probabilities (B,) float32: those of `logits / temperature` (of `logits` when greedy)
     over the full vocabulary, before any filter or penalty, which is what a forward pass finds when it scores them.
     """
+    if seen is None and _native(logits, noise):
+        settings = native.Settings(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
+        return native.sample(logits.contiguous(), noise, settings)
     scaled = logits / sampling.temperature if sampling.temperature not in (0.0, 1.0) else logits
     penalised = scaled if seen is None else _penalise(logits, seen, sampling.repetition_penalty, sampling.temperature)
     if sampling.temperature == 0:
@@ -91,6 +95,11 @@ def choose(logits: Tensor, sampling: Sampling, noise: Tensor, seen: Tensor | Non
     if seen is None:
         return ids[:, 0], chances.gather(1, ids).log_()[:, 0]
     return ids[:, 0], (scaled.gather(1, ids) - scaled.logsumexp(-1, keepdim=True))[:, 0]
+
+
+def _native(logits: Tensor, noise: Tensor) -> bool:
+    plain = logits.device.type == "cpu" and logits.dtype == torch.float32
+    return plain and noise.dtype == torch.float64 and noise.is_contiguous() and native.available()
 
 
 def _penalise(logits: Tensor, seen: Tensor, penalty: float, temperature: float) -> Tensor:

@@ -7,13 +7,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from llmctl.generate import native
+from llmctl.generate import native, sampling
 from llmctl.generate.cache import KVCache
 from llmctl.generate.decoder import Decoder
 from llmctl.generate.engine import Engine
 from llmctl.generate.native import NativeDecoder
 from llmctl.generate.prefill import prefill
-from llmctl.generate.sampling import Sampling
+from llmctl.generate.sampling import Sampling, choose
 from llmctl.model.config import ModelConfig
 from llmctl.model.families import FAMILIES
 from llmctl.model.transformer import Transformer
@@ -180,3 +180,40 @@ def test_weights_are_taken_when_it_is_made() -> None:
     after = Decoder(model).step(torch.arange(3), cache)
     fresh = NativeDecoder(model).step(torch.arange(3), prefill(model, texts(3, 117))[0])
     assert not torch.equal(before, after) and torch.equal(after, fresh)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 0},
+        {"temperature": 0.6},
+        {"top_k": 7},
+        {"top_p": 0.6},
+        {"top_p": 0.999},
+        {"min_p": 0.2},
+        {"temperature": 1.4, "top_k": 30, "top_p": 0.9, "min_p": 0.02},
+    ],
+)
+@pytest.mark.parametrize(("rows", "vocab"), [(1, 1), (3, 64), (40, 1171)])
+def test_draws_are_those_of_pytorch(
+    settings: dict[str, float], rows: int, vocab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    how = Sampling(**settings)  # type: ignore[arg-type]
+    for spread in (0.1, 2.0, 9.0):
+        logits = torch.randn(rows, vocab, generator=generator) * spread
+        noise = torch.rand(rows, generator=generator, dtype=torch.float64)
+        ids, logprobs = choose(logits, how, noise)
+        with monkeypatch.context() as patch:
+            patch.setattr(sampling, "_native", lambda *_: False)
+            wanted, scores = choose(logits, how, noise)
+        assert torch.equal(ids, wanted)
+        torch.testing.assert_close(logprobs, scores, atol=1e-5, rtol=1e-5)
+
+
+def test_a_diverged_model_does_not_leave_the_vocabulary() -> None:
+    for logits in (torch.full((2, 70), float("nan")), torch.full((2, 70), float("-inf"))):
+        for how in (Sampling(), Sampling(temperature=0), Sampling(top_k=3, top_p=0.5)):
+            ids, _ = choose(logits, how, torch.tensor([0.3, 0.9], dtype=torch.float64))
+            assert ((ids >= 0) & (ids < 70)).all()
