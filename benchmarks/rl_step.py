@@ -4,7 +4,9 @@
 
 A random model of about so many million parameters answers sums (prompts of equal text for both), every reply runs to
 its last token (the model never ends by itself), and the reward is the count of one letter, so that every group has a
-spread. The first step warms up and is not counted; the numbers are medians of `--steps` others. TRL gets the same
+spread. `--shortest` lets ours end anywhere from there on, `--method` takes another method than GRPO. The first step
+warms up and is not counted; the numbers are medians of `--steps` others. `update_cpu_s` is the processor's time for
+forward, backward and optimizer, which does not depend on what else the machine does. TRL gets the same
 weights, tokenizer, prompts, group and lengths through `transformers`, one optimizer step a roll-out, no KL, as here.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import resource
 import statistics
 import subprocess
@@ -35,6 +38,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--precision", nargs="+", default=["auto", "fp32"])
     parser.add_argument("--compile", action="store_true", help="ours: compile the update")
+    parser.add_argument("--method", default="grpo", help="ours")
+    parser.add_argument("--shortest", type=int, help="ours: replies of this many tokens to --new-tokens, evenly")
+    parser.add_argument("--only", choices=("llmctl", "trl"))
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a single measurement, in this process
     args = parser.parse_args()
     if args.one:
@@ -43,11 +49,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder) / "model", args)
-        who = ["llmctl", *(["trl"] if find_spec("trl") else [])]
+        who = [w for w in ("llmctl", "trl") if w == (args.only or w) and (w == "llmctl" or find_spec("trl"))]
         rows = [measured(w, p, folder) for p in args.precision for w in who]
     for row in rows:
         print(json.dumps(row))
-    if "trl" not in who:
+    if "trl" not in who and args.only != "llmctl":
         print("TRL is not installed here (pip install trl, in a venv of its own)", file=sys.stderr)
 
 
@@ -83,17 +89,35 @@ def make_model(folder: Path, args: argparse.Namespace) -> None:
 def ours(args: argparse.Namespace, precision: str, folder: Path) -> dict[str, Any]:
     """Steps of our loop."""
     from llmctl.console import Console
+    from llmctl.generate.engine import Sample
     from llmctl.rl import rollouts
     from llmctl.rl.config import RlConfig
     from llmctl.rl.rewards import Rewards
     from llmctl.rl.stage import run
+    from llmctl.train import loop
     from llmctl.workspace import Workspace
 
     scoring: list[float] = []
+    updates: list[float] = []
+    update = loop._Run.update
+    rng = random.Random(0)
+
+    def timed(*given: Any) -> Any:
+        begun = time.process_time()
+        found = update(*given)
+        updates.append(time.process_time() - begun)
+        return found
+
+    loop._Run.update = timed  # type: ignore[method-assign]
+
+    def shortened(sample: Sample) -> Sample:
+        n = rng.randint(args.shortest, args.new_tokens)
+        return Sample(sample.ids[:n], sample.forced[:n], sample.logprobs[:n], sample.finish, sample.text)
 
     def score(self: Rewards, found: Any) -> None:
         begun = time.monotonic()
         for r in found:
+            r.sample = shortened(r.sample) if args.shortest else r.sample
             r.parts, r.total = {}, float(r.sample.text.count("1"))
         scoring.append(time.monotonic() - begun)
 
@@ -102,7 +126,7 @@ def ours(args: argparse.Namespace, precision: str, folder: Path) -> dict[str, An
     rollouts.Sampling = _never_ending(rollouts.Sampling)  # type: ignore[misc]
     config = RlConfig.model_validate({
         "model": str(folder / "model"), "out": f"step-{precision}", "eval_items": 1, "show_every": 0,
-        "micro_tokens": 8192,
+        "method": args.method,
         "rollouts": {"prompts": args.replies // args.group, "group": args.group, "max_new_tokens": args.new_tokens},
         "train": {"steps": args.steps + 1, "precision": precision, "compile": args.compile, "save_minutes": 1e6},
     })  # fmt: skip
@@ -113,7 +137,7 @@ def ours(args: argparse.Namespace, precision: str, folder: Path) -> dict[str, An
     whole = [b - a for a, b in pairwise(clock)]
     middle = statistics.median
     return {"step_s": middle(whole), "rollout_s": middle(r["rollout_s"] for r in steps), "scoring_s": middle(scoring),
-            "update_s": middle(whole) - middle(r["rollout_s"] for r in steps),
+            "update_s": middle(whole) - middle(r["rollout_s"] for r in steps), "update_cpu_s": middle(updates[1:]),
             "tokens": steps[-1]["rollout_tokens"], **memory()}  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmctl.model.config import ModelConfig
 from llmctl.model.transformer import Transformer
 
 # Adam moves a weight by about the learning rate whatever the gradient's size, and a policy's rate is too small for a
@@ -62,6 +63,16 @@ class ActorCritic(nn.Module):
     def softcap(self) -> float:
         """The policy's."""
         return self.policy.softcap
+
+    @property
+    def config(self) -> ModelConfig:
+        """The policy's."""
+        return self.policy.config
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The policy's."""
+        return self.policy.layers
 
 
 def policy_of(model: Any) -> Transformer:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmctl.native import logprobs as kernels
+from llmctl.native.gradient import matrix_gradient
 from llmctl.train.loss import CHUNK
 
 
@@ -27,28 +29,20 @@ def logprobs(model: Any, hidden: Tensor, targets: Tensor, temperature: float) ->
     return found
 
 
-def measured(logits: Tensor, targets: Tensor, cap: float, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies (N,) from the head's outputs (N, V)."""
-    logp = torch.log_softmax(_bounded(logits, cap) / temperature, -1)
-    return logp.gather(1, targets[:, None]).squeeze(1), -(logp.exp() * logp).sum(-1)
+def measured(logits: Tensor, targets: Tensor, cap: float, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """From the head's outputs (N, V), (N,) each: log-probabilities, entropies, and the logs of the denominators."""
+    x = _bounded(logits, cap) / temperature
+    found = torch.log_softmax(x, -1)
+    logp, right = (y.gather(1, targets[:, None]).squeeze(1) for y in (found, x))
+    return logp, -(found.exp() * found).sum(-1), right - logp
 
 
-def turned(logits: Tensor, targets: Tensor, outer: Tensor, cap: float, temperature: float) -> None:
-    """The gradient of sum(outer * logp) by the logits (N, V), in their place."""
+def turned(logits: Tensor, targets: Tensor, outer: Tensor, total: Tensor, cap: float, temperature: float) -> None:
+    """The gradient of sum(outer * logp) by the logits (N, V), in their place; `total` as `measured` gives it."""
     x = _bounded(logits, cap)
-    p = torch.softmax(x / temperature, -1)
     hit = torch.arange(x.shape[1], device=x.device) == targets[:, None]
-    gradient = (hit.float() - p) * (outer / temperature)[:, None]
+    gradient = (hit.float() - torch.exp(x / temperature - total[:, None])) * (outer / temperature)[:, None]
     logits.copy_(gradient * (1 - (x / cap) ** 2) if cap else gradient)
-
-
-def turned_in_place(logits: Tensor, targets: Tensor, outer: Tensor, cap: float, temperature: float) -> None:
-    """The same where nothing is compiled, in fewer passes."""
-    if cap:
-        return turned(logits, targets, outer, cap, temperature)
-    p = torch.softmax(logits.float().div_(temperature), -1)
-    p[torch.arange(len(p), device=p.device), targets] -= 1
-    logits.copy_(p.mul_((-outer / temperature)[:, None]))
 
 
 def _bounded(logits: Tensor, cap: float) -> Tensor:
@@ -56,13 +50,24 @@ def _bounded(logits: Tensor, cap: float) -> Tensor:
     return cap * torch.tanh(x / cap) if cap else x
 
 
-def _add(total: Tensor, part: Tensor) -> None:
-    total.add_(part)
+def _add(total: Tensor, d_logits: Tensor, hidden: Tensor) -> None:
+    total.add_(d_logits.T @ hidden)
+
+
+def _add_natively(total: Tensor, d_logits: Tensor, hidden: Tensor) -> None:
+    matrix_gradient(d_logits, hidden, total)
 
 
 @cache
 def _fused() -> Any:
-    return tuple(torch.compile(f, dynamic=True) for f in (measured, turned, _add))
+    return tuple(torch.compile(f, dynamic=True) for f in (measured, turned))
+
+
+def _ways(dtype: torch.dtype, device: torch.device, compiled: bool) -> tuple[Any, Any, Any, int]:
+    """How to measure logits, turn them and add to the head's gradient, and for how many positions at once."""
+    if kernels.suits(dtype, device):
+        return kernels.measured, kernels.turned, _add_natively, 2 * CHUNK
+    return (*_fused(), _add, 2 * CHUNK) if compiled else (measured, turned, _add, CHUNK)
 
 
 class _Logprobs(torch.autograd.Function):
@@ -73,33 +78,29 @@ class _Logprobs(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.dtype
         h, w = hidden.to(dtype), head.to(dtype)
-        ctx.save_for_backward(h, targets, head)
-        ctx.how, ctx.given = (cap, temperature, compiled), hidden.dtype
-        measure, size = _fused()[0] if compiled else measured, _size(compiled)
-        logp, entropy = (torch.empty(len(h), device=h.device) for _ in range(2))
+        measure, _, _, size = _ways(dtype, h.device, compiled)
+        logp, entropy, total = (torch.empty(len(h), device=h.device) for _ in range(3))
         for at in range(0, len(h), size):
             piece = slice(at, at + size)
-            logp[piece], entropy[piece] = measure(h[piece] @ w.T, targets[piece], cap, temperature)
+            logp[piece], entropy[piece], total[piece] = measure(h[piece] @ w.T, targets[piece], cap, temperature)
+        ctx.save_for_backward(h, targets, head, total)
+        ctx.how, ctx.given = (cap, temperature, compiled), hidden.dtype
         ctx.mark_non_differentiable(entropy)
         return logp, entropy
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        h, targets, head = ctx.saved_tensors
+        h, targets, head, total = ctx.saved_tensors
         cap, temperature, compiled = ctx.how
-        turn, add = _fused()[1:] if compiled else (turned_in_place, _add)
-        w, size = head.to(h.dtype), _size(compiled)
-        d_hidden = torch.empty_like(h)
+        _, turn, add, size = _ways(h.dtype, h.device, compiled)
+        w, d_hidden = head.to(h.dtype), torch.empty_like(h)
         d_head = torch.zeros_like(head) if ctx.needs_input_grad[2] else None
+        space = h.new_empty(min(size, len(h)), len(w))
         for at in range(0, len(h), size):
             piece = slice(at, at + size)
-            logits = h[piece] @ w.T
-            turn(logits, targets[piece], outer[piece], cap, temperature)
+            logits = torch.mm(h[piece], w.T, out=space[: len(h) - at])
+            turn(logits, targets[piece], outer[piece], total[piece], cap, temperature)
             torch.mm(logits, w, out=d_hidden[piece])
             if d_head is not None:
-                add(d_head, logits.T @ h[piece])
+                add(d_head, logits, h[piece])
         return d_hidden.to(ctx.given), None, d_head, None, None, None
-
-
-def _size(compiled: bool) -> int:
-    return 2 * CHUNK if compiled else CHUNK

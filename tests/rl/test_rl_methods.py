@@ -204,6 +204,38 @@ def test_on_policy_the_trainers_own_log_probabilities_are_the_old_ones(
     torch.testing.assert_close(found[0][1], found[1][1], atol=1e-6, rtol=1e-4)
 
 
+def test_the_first_of_several_updates_finds_the_old_log_probabilities(tmp_path: Path) -> None:
+    made = practice(
+        tmp_path, {"name": "gspo", "advantage": "none"}, rollouts={"prompts": 4, "group": 2}, micro_tokens=64
+    )
+    made.rewards.score = lambda found: [setattr(r, "total", 1.0) for r in found] and None  # type: ignore[method-assign, func-returns-value]
+    first = made.batches(0)
+    assert len(first) > 1 and all("old" not in b.extra for b in first), "no pass of its own"
+    loss = PolicyLoss(made.config.method, 1.0, made.weight, remember=made.remember)
+    for batch in first:
+        loss(made.model, batch).total.backward()
+    again = made.batches(1)
+    expected = made._logprobs(made.model, {k: v for k, v in made._rows.items() if k != "old"})
+    torch.testing.assert_close(made._rows["old"], expected)
+    assert expected.any() and all("old" in b.extra for b in again)
+    assert "old" not in made.batches(2)[0].extra  # of new roll-outs
+    assert made.state_dict()["shape"] == [made.shape.rows, made.shape.width]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_whether_to_compile_is_decided_without_a_roll_out(method: str, tmp_path: Path) -> None:
+    made = practice(tmp_path, method, train={"compile": "auto", "steps": 4})
+    assert made.compiles is False and not made.last and made.tokens_a_step == 3 * 4 * 8
+
+
+def test_compiled_batches_have_one_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = practice(tmp_path, {"name": "grpo", "advantage": "none"})
+    made.rewards.score = lambda found: [setattr(r, "total", 1.0) for r in found] and None  # type: ignore[method-assign, func-returns-value]
+    made.compiles = True
+    shapes = {tuple(b.ids.shape) for step in range(3) for b in made.batches(step)}
+    assert shapes == {(made.shape.rows, made.shape.width)}  # type: ignore[union-attr]
+
+
 def test_the_reward_is_earned_at_the_last_token_and_the_penalty_at_each(tmp_path: Path) -> None:
     p = practice(
         tmp_path, {"name": "ppo", "whiten": False, "gae_lambda": 1.0, "kl_target": 0}, train={"precision": "fp32"}

@@ -12,11 +12,12 @@ from torch import Tensor
 from llmctl.generate.engine import Sample
 from llmctl.model.config import ModelConfig
 from llmctl.model.transformer import Transformer
+from llmctl.native import logprobs as kernels
 from llmctl.rl import policy
 from llmctl.rl.collate import Rows, collate
 from llmctl.rl.config import MethodSettings
 from llmctl.rl.critic import ActorCritic
-from llmctl.rl.head import logprobs, turned, turned_in_place
+from llmctl.rl.head import logprobs, measured, turned
 from llmctl.rl.methods import METHODS
 from llmctl.rl.packs import Shape, packed, rows_for, shape_for, width_for
 from llmctl.rl.policy import KlWeight, LikelihoodLoss, PolicyLoss, trained
@@ -167,12 +168,20 @@ def test_the_head_in_pieces_is_the_head(changes: dict, monkeypatch: pytest.Monke
         torch.testing.assert_close(found[0][2][name], gradient, atol=1e-5, rtol=1e-4)
 
 
-def test_the_two_ways_to_turn_logits_are_one_and_nothing_is_well() -> None:
-    logits, targets, outer = torch.randn(7, VOCAB), torch.arange(7), torch.randn(7)
+@pytest.mark.skipif(not kernels.suits(torch.bfloat16, torch.device("cpu")), reason="no kernels here")
+@pytest.mark.parametrize(("cap", "width"), [(0.0, VOCAB), (5.0, 64)])
+def test_the_kernels_are_the_plain_way(cap: float, width: int) -> None:
+    torch.manual_seed(0)
+    logits, targets, outer = (3 * torch.randn(7, width)).bfloat16(), torch.randint(width, (7,)), torch.randn(7)
+    expected, found = (way(logits, targets, cap, 0.7) for way in (measured, kernels.measured))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     one, two = logits.clone(), logits.clone()
-    turned(one, targets, outer, 0.0, 0.7)
-    turned_in_place(two, targets, outer, 0.0, 0.7)
-    torch.testing.assert_close(one, two)
+    turned(one, targets, outer, expected[2], cap, 0.7)
+    kernels.turned(two, targets, outer, found[2], cap, 0.7)
+    torch.testing.assert_close(two, one, atol=1e-5, rtol=8e-3)  # the last bit of a bfloat16
+
+
+def test_no_position_is_no_harm() -> None:
     made = model()
     logp, entropy = logprobs(made, torch.zeros(0, 32, requires_grad=True), torch.zeros(0, dtype=torch.int64), 1.0)
     logp.sum().backward()
