@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmctl.model import attention
+from llmctl.model import attention, fast
 from llmctl.model.attention import Mask
 from llmctl.model.config import ModelConfig
 from llmctl.model.rope import rope_table, rotate
@@ -203,6 +203,8 @@ class Transformer(nn.Module):
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)[None]
         mask = self._mask(segments, cache)
+        if cache is None and fast.suits(self):
+            return fast.forward(self, ids, positions, mask)
         x, rope = self.embed_tokens(ids), None
         if self.embed_positions is not None:
             x = x + self.embed_positions(positions)

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from llmctl.errors import UserError
+from llmctl.model import fast
+from llmctl.train.device import compute_dtype
 from llmctl.train.fsdp import blocks
 from llmctl.train.settings import TrainSettings
 
@@ -34,7 +36,12 @@ def wanted(model: nn.Module, source: Any, settings: TrainSettings) -> bool:
     fixed = _how(source)["dynamic"] is False
     asked = settings.compile
     if asked == "auto":
-        return fixed and _can_compile(model) and _flops(model, source, settings) > _WORTH_IT
+        return (
+            fixed
+            and not _has_kernels(model, settings)
+            and _can_compile(model)
+            and _flops(model, source, settings) > _WORTH_IT
+        )
     if asked and not _can_compile(model):
         raise UserError(
             "torch.compile needs a C++ compiler, and there is none", "train.compile", "install g++, or false"
@@ -50,6 +57,12 @@ def _how(source: Any) -> dict[str, Any]:
 def _can_compile(model: nn.Module) -> bool:
     on_cpu = next(model.parameters()).device.type == "cpu"
     return not on_cpu or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+def _has_kernels(model: nn.Module, settings: TrainSettings) -> bool:
+    """Whether the layers run through kernels of their own, which a compiled graph would not take."""
+    device = next(model.parameters()).device
+    return compute_dtype(settings.precision, device) == torch.bfloat16 and fast.covers(model)
 
 
 def _flops(model: nn.Module, source: Any, settings: TrainSettings) -> float:

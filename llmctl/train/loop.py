@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from llmctl.console import Console, Progress
 from llmctl.errors import Interrupted, UserError
-from llmctl.train import checkpoint, distributed
+from llmctl.train import checkpoint, distributed, memory
 from llmctl.train.batch import Batch
 from llmctl.train.compiling import compile_blocks, compiled, wanted
 from llmctl.train.device import autocast, compute_dtype
@@ -161,6 +161,7 @@ class _Run:
 
     def go(self) -> Outcome:
         self.device = next(self.model.parameters()).device
+        memory.keep()
         begin = self.prepare()
         self.peak = peak_rate(self.settings.precision) * distributed.size() if self.flops_per_token else 0.0
         self.trackers = Trackers(self.trackers_wanted(), self.build.root, self.build.name)

@@ -13,6 +13,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from llmctl.native import muon as kernel
 from llmctl.train.fsdp import Shards, across
 from llmctl.train.settings import OptimizerSettings
 
@@ -47,6 +48,8 @@ _STEPS = _in_squares()
 def orthogonalize(g: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """The nearly orthogonal matrix nearest to each of `g` (..., m, n), as `dtype`: all singular values near 1."""
     tall, x = g.size(-2) > g.size(-1), g.to(dtype)
+    if kernel.suits(x):
+        return kernel.polynomial(x, _STEPS[0][0], [(h, k) for _, h, k in _STEPS])
     x = x * (_STEPS[0][0] / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7))
     shape, x = x.shape, x.reshape(-1, *x.shape[-2:])
     for _, h, k in _STEPS:
