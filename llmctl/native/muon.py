@@ -26,8 +26,8 @@ def suits(g: Tensor) -> bool:
 
 
 def polynomial(g: Tensor, first: float, steps: Sequence[tuple[float, float]]) -> Tensor:
-    """Each matrix of `g` (N,m,n), brought to the norm `first` / 1.02, through x <- ((x x^T + h)^2 + k) x for each (h, k)
-    of `steps`; for tall ones the powers stand on the other side.
+    """Each matrix of `g` (N,m,n), brought to the norm `first` / 1.02, through x <- ((x x^T + h)^2 + k) x for
+    each (h, k) of `steps`; for tall ones the powers stand on the other side.
     """
     kernels = library("muon")
     assert kernels is not None
