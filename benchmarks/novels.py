@@ -104,15 +104,18 @@ def ours(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     from llmctl.model.config import dial
     from llmctl.model.transformer import Transformer
     from llmctl.train.batch import Batch
+    from llmctl.train.compiling import as_trained
     from llmctl.train.device import autocast
     from llmctl.train.loss import lm_loss
+    from llmctl.train.memory import keep
     from llmctl.train.optimizer import Optimizer
     from llmctl.train.settings import OptimizerSettings
 
     torch.manual_seed(0)
     model = Transformer(dial(given.depth, 8192, 256, family=given.family))
     sets = {key: float(value) for key, value in (s.split("=") for s in given.set)}
-    optimizer, forward = Optimizer(model, OptimizerSettings(**sets)), torch.compile(model, dynamic=False)
+    keep()
+    optimizer, forward = Optimizer(model, OptimizerSettings(**sets)), as_trained(model)
     cpu = torch.device("cpu")
 
     def step(ids: torch.Tensor, rate: float) -> None:

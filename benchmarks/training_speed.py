@@ -3,7 +3,7 @@
     python benchmarks/training_speed.py --nanochat FOLDER [--seconds 30]
 
 FOLDER: a checkout of github.com/karpathy/nanochat (left out: ours alone). Each contender has a process of its own, one
-after the other: model, optimizer and torch.compile as its own training script sets them up, random tokens, steps for
+after the other: model, optimizer and torch.compile (or kernels) as its own training script sets them up, random tokens, steps for
 `--seconds` after compilation and three warm steps. MFU is against the rate of a 2048 x 2048 matrix product in bfloat16,
 measured in the same process; FLOPs a token are 6 a weight in a matrix product and 12 x layers x width x context.
 """
@@ -77,15 +77,18 @@ def ours(given: argparse.Namespace, family: str) -> dict[str, float]:
     from llmctl.model.config import dial
     from llmctl.model.transformer import Transformer
     from llmctl.train.batch import Batch
+    from llmctl.train.compiling import as_trained
     from llmctl.train.device import autocast, best_device
     from llmctl.train.loss import lm_loss
+    from llmctl.train.memory import keep
     from llmctl.train.optimizer import Optimizer
     from llmctl.train.settings import OptimizerSettings
 
     device = best_device()
     shape = dial(given.depth, given.vocab, given.context, family=family)  # type: ignore[arg-type]
     model = Transformer(shape).to(device)
-    optimizer, forward = Optimizer(model, OptimizerSettings()), torch.compile(model, dynamic=False)
+    keep()
+    optimizer, forward = Optimizer(model, OptimizerSettings()), as_trained(model)
     ids = torch.randint(given.vocab, (given.rows, given.context + 1), device=device)
     batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), torch.ones(ids[:, 1:].shape, device=device))
 

@@ -39,7 +39,7 @@ def why_not() -> str | None:
         return "LLMCTL_NATIVE=0"
     if not _processor() >= _NEEDED:
         return "they need a processor with AMX"
-    if _compiler() is None:
+    if compiler() is None:
         return "they need a C++ compiler (g++ or clang++)"
     # Linux gives the tile registers to processes that ask, and threads that are started later inherit them.
     if ctypes.CDLL(None, use_errno=True).syscall(_ARCH_PRCTL, _REQUEST, _TILE_DATA) != 0:
@@ -55,15 +55,16 @@ def _processor() -> set[str]:
     return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
-def _compiler() -> str | None:
+def compiler() -> str | None:
+    """The path of the C++ compiler that is taken: $CXX, g++ or clang++."""
     named = os.environ.get("CXX")
     return next((found for name in (named, "g++", "clang++") if name and (found := shutil.which(name))), None)
 
 
 def _compiled(name: str) -> Path:
-    compiler = _compiler()
-    assert compiler is not None
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
+    chosen = compiler()
+    assert chosen is not None
+    version = subprocess.run([chosen, "--version"], capture_output=True, check=True, timeout=60).stdout
     state = hashlib.sha256(version + " ".join([*_FLAGS, *sorted(_processor())]).encode())
     for source in sorted([_HERE / f"{name}.cpp", *_HERE.glob("*.hpp")]):
         state.update(source.read_bytes())
@@ -74,7 +75,7 @@ def _compiled(name: str) -> Path:
         # Beside its place and then moved there: another process may be doing the same.
         with tempfile.TemporaryDirectory(dir=folder) as room:
             part = Path(room) / made.name
-            command = [compiler, *_FLAGS, str(_HERE / f"{name}.cpp"), "-o", str(part)]
+            command = [chosen, *_FLAGS, str(_HERE / f"{name}.cpp"), "-o", str(part)]
             subprocess.run(command, capture_output=True, check=True, timeout=300)
             part.replace(made)
     return made

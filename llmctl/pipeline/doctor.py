@@ -14,6 +14,7 @@ from typing import Any
 
 from llmctl.console import Console
 from llmctl.errors import UserError
+from llmctl.native import build
 from llmctl.pipeline.execute import human_bytes
 from llmctl.tools.python import isolated, why_off
 from llmctl.workspace import Workspace
@@ -37,7 +38,7 @@ class Finding:
 
 def examine(workspace: Workspace, deep: bool = False) -> list[Finding]:
     """Everything worth knowing before a long run."""
-    return [*_python(), *_machine(workspace), *_torch(), sandbox(), *_workspace(workspace, deep)]
+    return [*_python(), *_machine(workspace), *_torch(), _kernels(), sandbox(), *_workspace(workspace, deep)]
 
 
 def show_findings(findings: list[Finding], console: Console) -> None:
@@ -106,6 +107,17 @@ _SWITCHES = (
     ("kernel/unprivileged_userns_clone", "0", "sudo sysctl kernel.unprivileged_userns_clone=1"),
     ("user/max_user_namespaces", "0", "sudo sysctl user.max_user_namespaces=10000"),
 )
+
+
+def _kernels() -> Finding:
+    """Whether the C++ kernels of training and generation can be had."""
+    off = build.why_not()
+    if off is None and build.library("layers") is None:
+        off = f"{build.compiler()} does not compile them: is it older than the processor?"
+    if off is None:
+        return Finding("kernels", "good", "C++ for AMX, compiled on this machine")
+    mendable = "compile" in off
+    return Finding("kernels", "slow" if mendable else "off", off, "install a recent g++ or clang++" if mendable else "")
 
 
 def sandbox(proc: Path = Path("/proc/sys"), root: Path = Path("/")) -> Finding:

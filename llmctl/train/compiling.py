@@ -24,6 +24,12 @@ def compiled(model: nn.Module, source: Any, settings: TrainSettings) -> nn.Modul
     return cast(nn.Module, torch.compile(model, **_how(source))) if wanted(model, source, settings) else model
 
 
+def as_trained(model: nn.Module) -> nn.Module:
+    """`model` as a long run of batches of one shape has it: through its kernels, or compiled where there are none."""
+    covered = fast.covers(model) and compute_dtype("auto", next(model.parameters()).device) == torch.bfloat16
+    return model if covered else cast(nn.Module, torch.compile(model, dynamic=False))
+
+
 def compile_blocks(model: nn.Module, source: Any) -> None:
     """Compile the blocks of `model`, each by itself, in place: FSDP fetches weights between them."""
     for block in blocks(model):

@@ -50,3 +50,20 @@ def test_a_sandbox_that_is_there_or_forced(monkeypatch: pytest.MonkeyPatch, caps
     doctor.show_findings([found, doctor.Finding("python tool", "off", WHY, "a fix")], Console())
     shown = capsys.readouterr()
     assert f"off   python tool  {WHY}" in shown.out and "-> a fix" in shown.out and "1 to mend" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("why", "state", "fix"),
+    [("LLMCTL_NATIVE=0", "off", ""), ("they need a processor with AMX", "off", ""),
+     ("they need a C++ compiler (g++ or clang++)", "slow", "install")],
+)  # fmt: skip
+def test_kernels_that_are_off_say_why(monkeypatch: pytest.MonkeyPatch, why: str, state: str, fix: str) -> None:
+    monkeypatch.setattr(doctor.build, "why_not", lambda: why)
+    found = doctor._kernels()
+    assert (found.state, found.what) == (state, why) and fix in found.fix
+
+
+def test_kernels_that_do_not_compile_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.build, "why_not", lambda: None)
+    monkeypatch.setattr(doctor.build, "library", lambda _: None)
+    assert doctor._kernels().state == "slow"
