@@ -42,6 +42,11 @@ struct Block {
     float top[BLOCK], sum[BLOCK], *out;
     bool begun = false;
 
+    // The logarithms of 16 whole sums.
+    __m512 bits(int64_t r, float bits) const {
+        return _mm512_fmadd_ps(get(top + r), _mm512_set1_ps(bits), log2_of(get(sum + r)));
+    }
+
     // Weights of keys `from` to `to` (a panel of A) out of their scores, for query `r`, number `i` of its row.
     void soften(int64_t r, int64_t i, const Spans &spans, int64_t from, int64_t to, const float *scores, bf16 *p,
                 const Shape &shape) {
@@ -72,8 +77,8 @@ struct Block {
             const float fall = exp2f((top[r] - now) * shape.bits());
             sum[r] = sum[r] * fall + made;
             float *o = out + r * shape.size;
-            if (fall != 1.0f)
-                for (int64_t e = 0; e < shape.size; e += 16) set(o + e, _mm512_mul_ps(get(o + e), _mm512_set1_ps(fall)));
+            for (int64_t e = 0; e < shape.size && fall != 1.0f; e += 16)
+                set(o + e, _mm512_mul_ps(get(o + e), _mm512_set1_ps(fall)));
         } else {
             sum[r] = made;
         }
@@ -81,7 +86,8 @@ struct Block {
     }
 };
 
-void forward(const Shape &shape, const Spans &spans, const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, float *bits) {
+void forward(const Shape &shape, const Spans &spans, const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out,
+             float *bits, Ahead &ahead) {
     const int64_t t = shape.tokens, all = shape.padded(), size = shape.size;
     const bf16 *keys = by_unit<false>(KEYS, k, shape.k.token, t, size);
     const bf16 *values = by_token(VALUES, v, shape.v.token, t, size);
@@ -95,14 +101,17 @@ void forward(const Shape &shape, const Spans &spans, const bf16 *q, const bf16 *
             const int64_t to = least(from + SPAN, i + BLOCK);
             for (int64_t j = from; j < to; j += BLOCK)
                 block32(queries + i * size, keys + j * size, scores + (j - from) * BLOCK, BLOCK, size / 32, false);
-            for (int64_t r = 0; r < BLOCK; r++) block.soften(r, i + r, spans, from, to, scores, p, shape);
+            for (int64_t r = 0; r < BLOCK; r++) {
+                block.soften(r, i + r, spans, from, to, scores, p, shape);
+                ahead.step(1);
+            }
             sum_up(p, values, from, all, block.out, size, (to - from) / BLOCK, block.begun);
             block.begun = true;
         }
-        for (int64_t r = 0; r < BLOCK && i + r < t; r++) {
+        for (int64_t r = 0; r < BLOCK && i + r < t; r++)
             put(out + (i + r) * shape.heads * size, block.out + r * size, size, 1.0f / block.sum[r]);
-            bits[i + r] = block.top[r] * shape.bits() + log2f(block.sum[r]);
-        }
+        for (int64_t r = 0; r < BLOCK && i + r < t; r += 16)
+            set(bits + i + r, block.bits(r, shape.bits()), first(t - i - r));
     }
 }
 
@@ -115,10 +124,7 @@ struct Group {
         : keys(by_unit<true>(KEYS, k, s.k.token, s.tokens, s.size)),
           keys_by_token(by_token(KEYS2, k, s.k.token, s.tokens, s.size)),
           values(by_unit<true>(VALUES, v, s.v.token, s.tokens, s.size)),
-          d_k(room[D_K].get<float>(s.padded() * s.size)), d_v(room[D_V].get<float>(s.padded() * s.size)) {
-        memset(d_k, 0, 4 * s.padded() * s.size);
-        memset(d_v, 0, 4 * s.padded() * s.size);
-    }
+          d_k(room[D_K].get<float>(s.padded() * s.size)), d_v(room[D_V].get<float>(s.padded() * s.size)) {}
 };
 
 struct Head {
@@ -132,7 +138,6 @@ struct Head {
           d_out_by_token(by_token(D_OUT2, d, s.d_out.token, s.tokens, s.size)),
           bits(room[STATS].get<float>(2 * s.padded())), inner(bits + s.padded()),
           d_q(room[D_Q].get<float>(s.padded() * s.size)) {
-        memset(d_q, 0, 4 * s.padded() * s.size);
         for (int64_t t = 0; t < s.padded(); t++) {
             __m512 sum = _mm512_setzero_ps();
             for (int64_t e = 0; e < s.size && t < s.tokens; e += 16)
@@ -143,8 +148,8 @@ struct Head {
     }
 };
 
-// Weights and the scores' gradients of 32 keys from `j` on and 16 queries from `i` on, both out of their products: keys by
-// queries as panels of A (p, ds), and the gradients once more as queries by keys (turned).
+// Weights and the scores' gradients of 32 keys from `j` on and 16 queries from `i` on, both out of their products: keys
+// by queries as panels of A (p, ds), and the gradients once more as queries by keys (turned).
 void weigh(const Spans &spans, const Head &head, int64_t j, int64_t i, const float *scores, const float *d_p, float bits,
            bf16 *p, bf16 *ds, bf16 *turned) {
     const __m512 shift = _mm512_loadu_ps(head.bits + i), inner = _mm512_loadu_ps(head.inner + i);
@@ -152,7 +157,8 @@ void weigh(const Spans &spans, const Head &head, int64_t j, int64_t i, const flo
     __m512i words[16];
     for (int64_t r = 0; r < BLOCK; r++) {
         const __mmask16 seen = within(j + r, spans.end[j + r], i);
-        const __m512 x = _mm512_maskz_mov_ps(seen, two_to(_mm512_fmsub_ps(_mm512_load_ps(scores + r * BLOCK), by, shift)));
+        const __m512 exponent = _mm512_fmsub_ps(_mm512_load_ps(scores + r * BLOCK), by, shift);
+        const __m512 x = _mm512_maskz_mov_ps(seen, two_to(exponent));
         const __m512 d = _mm512_mul_ps(x, _mm512_sub_ps(_mm512_load_ps(d_p + r * BLOCK), inner));
         const int64_t at = r / 16 * TILE + r % 16 * BLOCK;
         const __m256i half = (__m256i)_mm512_cvtneps_pbh(d);
@@ -165,8 +171,10 @@ void weigh(const Spans &spans, const Head &head, int64_t j, int64_t i, const flo
     for (int64_t r = 0; r < 16; r++) _mm512_store_si512(turned + r * BLOCK, words[r]);
 }
 
-// The part of a square of SPAN keys from `left` on and SPAN queries from `top` on in the gradients.
-void square(const Shape &shape, const Spans &spans, const Group &group, const Head &head, int64_t left, int64_t top) {
+// The part of a square of SPAN keys from `left` on and SPAN queries from `top` on in the gradients; `add`: the keys
+// have gradients from other heads. A block's first square, the one on the diagonal for keys, sets its gradients.
+void square(const Shape &shape, const Spans &spans, const Group &group, const Head &head, int64_t left, int64_t top,
+            bool add, Ahead &ahead) {
     const int64_t all = shape.padded(), size = shape.size;
     const int64_t right = least(left + SPAN, all), bottom = least(top + SPAN, all);
     float *scores = room[SCORES].get<float>(CELL), *d_p = room[SCORES2].get<float>(CELL);
@@ -179,78 +187,103 @@ void square(const Shape &shape, const Spans &spans, const Group &group, const He
             block32(group.values + j * size, head.d_out + i * size, d_p, BLOCK, size / 32, false);
             const int64_t at = (i - from) * BLOCK;
             bf16 *other = turned + (i - top) * SPAN + (j - left) * BLOCK;
-            for (int64_t h = 0; h < BLOCK; h += 16)
+            for (int64_t h = 0; h < BLOCK; h += 16) {
                 weigh(spans, head, j, i + h, scores + h, d_p + h, shape.bits(), p + at + h, ds + at + h,
                       other + h * BLOCK);
+                ahead.step(4);
+            }
         }
         if (from >= to) continue;
-        sum_up(p, head.d_out_by_token, from, all, group.d_v + j * size, size, (to - from) / BLOCK, true);
-        sum_up(ds, head.queries_by_token, from, all, group.d_k + j * size, size, (to - from) / BLOCK, true);
+        const int64_t steps = (to - from) / BLOCK;
+        sum_up(p, head.d_out_by_token, from, all, group.d_v + j * size, size, steps, add || top > left);
+        sum_up(ds, head.queries_by_token, from, all, group.d_k + j * size, size, steps, add || top > left);
     }
     for (int64_t i = top; i < bottom; i += BLOCK) {
         const int64_t from = most(left, spans.first_key(i)), to = least(right, i + BLOCK);
         if (from >= to) continue;
-        sum_up(turned + (i - top) * SPAN + (from - left) * BLOCK, group.keys_by_token, from, all, head.d_q + i * size, size,
-               (to - from) / BLOCK, true);
+        const bf16 *a = turned + (i - top) * SPAN + (from - left) * BLOCK;
+        const bool begun = spans.first_key(i) < left;
+        sum_up(a, group.keys_by_token, from, all, head.d_q + i * size, size, (to - from) / BLOCK, begun);
     }
 }
 
-void backward(const Shape &shape, const Spans &spans, const Group &group, const Head &head, bf16 *d_q) {
+void backward(const Shape &shape, const Spans &spans, const Group &group, const Head &head, bool add, bf16 *d_q,
+              Ahead &ahead) {
     const int64_t all = shape.padded(), size = shape.size;
     for (int64_t left = 0; left < all; left += SPAN) {
         const int64_t end = spans.last_query(least(left + SPAN, all) - BLOCK);
-        for (int64_t top = left; top < end; top += SPAN) square(shape, spans, group, head, left, top);
+        for (int64_t top = left; top < end; top += SPAN) square(shape, spans, group, head, left, top, add, ahead);
     }
-    for (int64_t t = 0; t < shape.tokens; t++) put(d_q + t * shape.heads * size, head.d_q + t * size, size, shape.scale());
+    for (int64_t t = 0; t < shape.tokens; t++)
+        put(d_q + t * shape.heads * size, head.d_q + t * size, size, shape.scale());
 }
 
 }  // namespace
 
 // q (rows,tokens,heads,size), k and v (rows,tokens,kv_heads,size) by their strides, `segments` (rows,tokens) or null;
-// out as q but dense; bits (rows,heads,tokens): the logarithms to base two of the sums that the weights were divided by.
+// out as q but dense; bits (rows,heads,tokens): logarithms to base two of the sums that the weights were divided by.
 extern "C" void attention(const bf16 *q, const bf16 *k, const bf16 *v, const int64_t *segments, bf16 *out, float *bits,
                           const Shape *shape, int64_t threads) {
     const Shape s = *shape;
+    const int64_t each = s.heads / s.kv_heads;
 #pragma omp parallel num_threads(threads)
     {
         Tiles tiles;
-#pragma omp for schedule(dynamic) collapse(2)
-        for (int64_t b = 0; b < s.rows; b++)
-            for (int64_t h = 0; h < s.heads; h++) {
-                const Spans spans(segments ? segments + b * s.tokens : nullptr, s);
-                const int64_t g = h / (s.heads / s.kv_heads);
-                forward(s, spans, q + b * s.q.row + h * s.q.head, k + b * s.k.row + g * s.k.head,
-                        v + b * s.v.row + g * s.v.head, out + (b * s.tokens * s.heads + h) * s.size,
-                        bits + (b * s.heads + h) * s.tokens);
+#pragma omp for schedule(static)
+        for (int64_t n = 0; n < s.rows * s.heads; n++) {
+            const int64_t b = n / s.heads, h = n % s.heads, next_b = (n + 1) / s.heads, next_h = (n + 1) % s.heads;
+            Ahead ahead(s);
+            if (next_b < s.rows) {
+                ahead.add(q + s.q.at(next_b, next_h), s.q.token);
+                ahead.add(k + s.k.at(next_b, next_h / each), s.k.token);
+                ahead.add(v + s.v.at(next_b, next_h / each), s.v.token);
+                ahead.add(out + s.dense(next_b, next_h), s.heads * s.size);
             }
+            const Spans spans(segments ? segments + b * s.tokens : nullptr, s);
+            forward(s, spans, q + s.q.at(b, h), k + s.k.at(b, h / each), v + s.v.at(b, h / each), out + s.dense(b, h),
+                    bits + n * s.tokens, ahead);
+        }
     }
 }
 
 // d_q, d_k and d_v as q, k and v but dense.
-extern "C" void attention_backward(const bf16 *d_out, const bf16 *q, const bf16 *k, const bf16 *v, const int64_t *segments,
-                                   const bf16 *out, const float *bits, bf16 *d_q, bf16 *d_k, bf16 *d_v, const Shape *shape,
-                                   int64_t threads) {
+extern "C" void attention_backward(const bf16 *d_out, const bf16 *q, const bf16 *k, const bf16 *v,
+                                   const int64_t *segments, const bf16 *out, const float *bits, bf16 *d_q, bf16 *d_k,
+                                   bf16 *d_v, const Shape *shape, int64_t threads) {
     const Shape s = *shape;
+    const int64_t each = s.heads / s.kv_heads;
 #pragma omp parallel num_threads(threads)
     {
         Tiles tiles;
-#pragma omp for schedule(dynamic) collapse(2)
-        for (int64_t b = 0; b < s.rows; b++)
-            for (int64_t g = 0; g < s.kv_heads; g++) {
-                const Spans spans(segments ? segments + b * s.tokens : nullptr, s);
-                const Group group(s, k + b * s.k.row + g * s.k.head, v + b * s.v.row + g * s.v.head);
-                const int64_t each = s.heads / s.kv_heads;
-                for (int64_t h = g * each; h < (g + 1) * each; h++) {
-                    const int64_t dense = (b * s.tokens * s.heads + h) * s.size;
-                    const Head head(s, q + b * s.q.row + h * s.q.head, out + dense,
-                                    d_out + b * s.d_out.row + h * s.d_out.head, bits + (b * s.heads + h) * s.tokens);
-                    backward(s, spans, group, head, d_q + dense);
+#pragma omp for schedule(static)
+        for (int64_t n = 0; n < s.rows * s.kv_heads; n++) {
+            const int64_t b = n / s.kv_heads, g = n % s.kv_heads;
+            const Spans spans(segments ? segments + b * s.tokens : nullptr, s);
+            const Group group(s, k + s.k.at(b, g), v + s.v.at(b, g));
+            for (int64_t h = g * each; h < (g + 1) * each; h++) {
+                const int64_t next_b = h + 1 < s.heads ? b : b + 1, next_h = h + 1 < s.heads ? h + 1 : 0;
+                Ahead ahead(s);
+                if (h + 1 == (g + 1) * each) {
+                    ahead.add(d_k + s.dense_kv(b, g), s.kv_heads * s.size);
+                    ahead.add(d_v + s.dense_kv(b, g), s.kv_heads * s.size);
                 }
-                for (int64_t t = 0; t < s.tokens; t++) {
-                    const int64_t at = ((b * s.tokens + t) * s.kv_heads + g) * s.size;
-                    put(d_k + at, group.d_k + t * s.size, s.size, s.scale());
-                    put(d_v + at, group.d_v + t * s.size, s.size, 1.0f);
+                if (next_b < s.rows) {
+                    ahead.add(q + s.q.at(next_b, next_h), s.q.token);
+                    ahead.add(out + s.dense(next_b, next_h), s.heads * s.size);
+                    ahead.add(d_out + s.d_out.at(next_b, next_h), s.d_out.token);
+                    ahead.add(d_q + s.dense(next_b, next_h), s.heads * s.size);
+                    ahead.add(k + s.k.at(next_b, next_h / each), s.k.token);
+                    ahead.add(v + s.v.at(next_b, next_h / each), s.v.token);
                 }
+                const Head head(s, q + s.q.at(b, h), out + s.dense(b, h), d_out + s.d_out.at(b, h),
+                                bits + (b * s.heads + h) * s.tokens);
+                backward(s, spans, group, head, h > g * each, d_q + s.dense(b, h), ahead);
             }
+            for (int64_t t = 0; t < s.tokens; t++) {
+                const int64_t at = s.dense_kv(b, g) + t * s.kv_heads * s.size;
+                put(d_k + at, group.d_k + t * s.size, s.size, s.scale());
+                put(d_v + at, group.d_v + t * s.size, s.size, 1.0f);
+            }
+        }
     }
 }
