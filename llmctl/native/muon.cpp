@@ -6,23 +6,42 @@ namespace {
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// A block of sums to `to`, as bfloat16; also its mirror image where the product is symmetric.
+// Matrices lie in blocks of 32x32, the blocks of a row side by side: so a row of blocks is a panel of A as it stands.
+int64_t place(int64_t i, int64_t j, int64_t columns) { return i * columns + j * BLOCK; }
+
+// A panel of B for every 32 columns of x (m,n), or, `turned`, of its transpose.
+void right_panels(bf16 *to, const bf16 *x, int64_t m, int64_t n, bool turned) {
+    const int64_t sum = turned ? n : m;
+    for (int64_t i = 0; i < m; i += BLOCK)
+        for (int64_t j = 0; j < n; j += BLOCK) {
+            const int64_t k = turned ? j : i, column = turned ? i : j;
+            panels<bf16, false>(to + place(column, k, sum), x + place(i, j, n), BLOCK, turned, BLOCK, BLOCK);
+        }
+}
+
+// A panel of A for every 32 rows of the transpose of x (m,n).
+void left_panels(bf16 *to, const bf16 *x, int64_t m, int64_t n) {
+    for (int64_t i = 0; i < m; i += BLOCK)
+        for (int64_t j = 0; j < n; j += BLOCK)
+            panels<bf16, true>(to + place(j, i, m), x + place(i, j, n), BLOCK, false, BLOCK, BLOCK);
+}
+
+// A block of sums and where it goes as bfloat16, and its mirror image where the product is symmetric.
 struct Block {
     alignas(64) float sums[BLOCK * BLOCK];
     bf16 *to = nullptr, *mirror = nullptr;
 
-    void put(int64_t ld) {
+    void put() {
         if (!to) return;
-        write(to, ld);
+        write(to);
         if (mirror) {
             turn();
-            write(mirror, ld);
+            write(mirror);
         }
         to = nullptr;
     }
-    void write(bf16 *at, int64_t ld) const {
-        for (int64_t i = 0; i < BLOCK; i++)
-            _mm512_storeu_si512(at + i * ld, load32(sums + i * BLOCK, BLOCK));
+    void write(bf16 *at) const {
+        for (int64_t i = 0; i < BLOCK * BLOCK; i += 32) _mm512_store_si512(at + i, load32(sums + i, 32));
     }
     void turn() {
         __m512i r[4][16];
@@ -35,8 +54,8 @@ struct Block {
     }
 };
 
-// c (m,n; rows n apart) = a b + d I, from panels; `symmetric`: only the blocks on and above the diagonal are computed.
-// A block is written while the next one is being multiplied.
+// c (m,n) = a b + d I, from panels; `symmetric`: only the blocks on and above the diagonal are computed. A block is
+// written while the next one is being multiplied.
 void multiply(bf16 *c, const bf16 *a, const bf16 *b, int64_t m, int64_t n, int64_t k, float d, bool symmetric) {
     Block blocks[2];
     int now = 0;
@@ -44,13 +63,13 @@ void multiply(bf16 *c, const bf16 *a, const bf16 *b, int64_t m, int64_t n, int64
         for (int64_t j = symmetric ? i : 0; j < n; j += BLOCK, now ^= 1) {
             Block &block = blocks[now];
             block32(a + i * k, b + j * k, block.sums, BLOCK, k / 32, false);
-            blocks[now ^ 1].put(n);
+            blocks[now ^ 1].put();
             if (i == j && d != 0)
                 for (int64_t r = 0; r < BLOCK; r++) block.sums[r * BLOCK + r] += d;
-            block.to = c + i * n + j;
-            block.mirror = symmetric && i != j ? c + j * n + i : nullptr;
+            block.to = c + place(i, j, n);
+            block.mirror = symmetric && i != j ? c + place(j, i, n) : nullptr;
         }
-    blocks[now ^ 1].put(n);
+    blocks[now ^ 1].put();
 }
 
 struct Halves {  // 32 numbers of bfloat16, those at even and those at odd places
@@ -77,8 +96,14 @@ void take(bf16 *x, const bf16 *g, int64_t rows, int64_t columns, int64_t m, int6
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j += 32) {
             __m512i v = i < rows ? load32(g + i * columns + j, columns - j) : _mm512_setzero_si512();
-            _mm512_store_si512(x + i * n + j, Halves(v).times(by));
+            _mm512_store_si512(x + place(i / 32 * 32, j, n) + i % 32 * 32, Halves(v).times(by));
         }
+}
+
+void give(bf16 *g, const bf16 *x, int64_t rows, int64_t columns, int64_t n) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j += 32)
+            memcpy(g + i * columns + j, x + place(i / 32 * 32, j, n) + i % 32 * 32, 2 * least(32, columns - j));
 }
 
 thread_local Scratch space;
@@ -88,21 +113,21 @@ thread_local Scratch space;
 void one(bf16 *g, int64_t rows, int64_t columns, float first, const float *steps, int64_t count) {
     const int64_t m = up(rows, BLOCK), n = up(columns, BLOCK), small = least(m, n), large = m + n - small;
     const bool tall = m > n;
-    bf16 *x = space.get<bf16>(m * n * 3 + small * small * 2), *a = x + m * n, *b = a + m * n;
-    bf16 *gram = b + m * n, *square = gram + small * small;
+    bf16 *x = space.get<bf16>(m * n * 4 + small * small * 3), *next = x + m * n, *a = next + m * n, *b = a + m * n;
+    bf16 *gram = b + m * n, *square = gram + small * small, *side = square + small * small;
     take(x, g, rows, columns, m, n, first);
     for (int64_t s = 0; s < count; s++) {
-        panels<bf16, true>(a, x, n, !tall, small, large);
-        panels<bf16, false>(b, x, n, !tall, small, large);
-        multiply(gram, a, b, small, small, large, steps[2 * s], true);
-        panels<bf16, true>(a, gram, small, true, small, small);
-        panels<bf16, false>(b, gram, small, false, small, small);
-        multiply(square, a, b, small, small, small, steps[2 * s + 1], true);
-        panels<bf16, true>(a, tall ? x : square, small, true, m, small);
-        panels<bf16, false>(b, tall ? square : x, n, false, n, small);
-        multiply(x, a, b, m, n, small, 0, false);
+        if (tall) left_panels(a, x, m, n);
+        right_panels(b, x, m, n, !tall);
+        multiply(gram, tall ? a : x, b, small, small, large, steps[2 * s], true);
+        right_panels(side, gram, small, small, false);
+        multiply(square, gram, side, small, small, small, steps[2 * s + 1], true);
+        right_panels(b, tall ? square : x, tall ? small : m, n, false);
+        multiply(next, tall ? x : square, b, m, n, small, 0, false);
+        bf16 *old = x;
+        x = next, next = old;
     }
-    for (int64_t i = 0; i < rows; i++) memcpy(g + i * columns, x + i * n, 2 * columns);
+    give(g, x, rows, columns, n);
 }
 
 }  // namespace
