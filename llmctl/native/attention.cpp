@@ -148,24 +148,34 @@ struct Head {
     }
 };
 
+// Two rows of 16, each half a row of a tile.
+void halves(bf16 *to, __m512i x) {
+    _mm256_store_si256(reinterpret_cast<__m256i *>(to), _mm512_castsi512_si256(x));
+    _mm256_store_si256(reinterpret_cast<__m256i *>(to + BLOCK), _mm512_extracti64x4_epi64(x, 1));
+}
+
 // Weights and the scores' gradients of 32 keys from `j` on and 16 queries from `i` on, both out of their products: keys
 // by queries as panels of A (p, ds), and the gradients once more as queries by keys (turned).
-void weigh(const Spans &spans, const Head &head, int64_t j, int64_t i, const float *scores, const float *d_p, float bits,
-           bf16 *p, bf16 *ds, bf16 *turned) {
-    const __m512 shift = _mm512_loadu_ps(head.bits + i), inner = _mm512_loadu_ps(head.inner + i);
-    const __m512 by = _mm512_set1_ps(bits);
+void weigh(const Spans &spans, const Head &head, int64_t j, int64_t i, const float *scores, const float *d_p,
+           float bits, bf16 *p, bf16 *ds, bf16 *turned) {
+    const __m512 shift = get(head.bits + i), inner = get(head.inner + i), by = _mm512_set1_ps(bits);
+    const __m512i pairs = _mm512_add_epi16(_mm512_set1_epi32(16 << 16), _mm512_mullo_epi32(_mm512_set1_epi32(0x10001),
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)));
     __m512i words[16];
-    for (int64_t r = 0; r < BLOCK; r++) {
-        const __mmask16 seen = within(j + r, spans.end[j + r], i);
-        const __m512 exponent = _mm512_fmsub_ps(_mm512_load_ps(scores + r * BLOCK), by, shift);
-        const __m512 x = _mm512_maskz_mov_ps(seen, two_to(exponent));
-        const __m512 d = _mm512_mul_ps(x, _mm512_sub_ps(_mm512_load_ps(d_p + r * BLOCK), inner));
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < BLOCK; r += 2) {
+        __m512 x[2], d[2];
+        for (int64_t n = 0; n < 2; n++) {
+            const __mmask16 seen = within(j + r + n, spans.end[j + r + n], i);
+            const __m512 exponent = _mm512_fmsub_ps(get(scores + (r + n) * BLOCK), by, shift);
+            x[n] = _mm512_maskz_mov_ps(seen, two_to(exponent));
+            d[n] = _mm512_mul_ps(x[n], _mm512_sub_ps(get(d_p + (r + n) * BLOCK), inner));
+        }
         const int64_t at = r / 16 * TILE + r % 16 * BLOCK;
-        const __m256i half = (__m256i)_mm512_cvtneps_pbh(d);
-        _mm256_store_si256(reinterpret_cast<__m256i *>(p + at), (__m256i)_mm512_cvtneps_pbh(x));
-        _mm256_store_si256(reinterpret_cast<__m256i *>(ds + at), half);
-        const __m512i wide = _mm512_cvtepu16_epi32(half);
-        words[r / 2] = r % 2 ? _mm512_or_si512(words[r / 2], _mm512_slli_epi32(wide, 16)) : wide;
+        const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(d[1], d[0]);
+        halves(p + at, (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]));
+        halves(ds + at, both);
+        words[r / 2] = _mm512_permutexvar_epi16(pairs, both);
     }
     transpose16(words);
     for (int64_t r = 0; r < 16; r++) _mm512_store_si512(turned + r * BLOCK, words[r]);
