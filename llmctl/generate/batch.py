@@ -19,7 +19,9 @@ from llmctl.generate.scoring import common_length
 # which reads all weights once more, would cost. (64 prompts of 32 to 64 tokens: a quarter less time than in one pass.)
 _PASS, _PADDING = 4096, 64
 # Columns that a fresh cache has beyond its prompts; it grows when an answer is longer.
-_ROOM = 64
+_ROOM = 512
+# Steps whose noise is made at once: numpy takes as long for one step of one row.
+_STEPS = 32
 
 
 class Batch:
@@ -57,13 +59,14 @@ class Batch:
         """The rows that still go on, in the order in which the cache holds them."""
         self.at = 0
         self.logits: Tensor
+        self.uniforms: Tensor
         self.seen: Tensor | None
         self._prefill([prompts[p] for p in used], [place[p] for p, _ in rows])
 
     @torch.inference_mode()
     def step(self) -> bool:
         """Write one token into every row that goes on. False once all have ended."""
-        drawn, scores = choose(self.logits, self.sampling, uniforms(self.keys[self.live], self.at), self.seen)
+        drawn, scores = choose(self.logits, self.sampling, self._noise(), self.seen)
         new = drawn.cpu().numpy()
         done = self._record(new, scores.cpu().numpy())
         self.at += 1
@@ -73,6 +76,17 @@ class Batch:
             new = self._drop(done, new)
         self._feed(torch.from_numpy(new).to(self.device))
         return True
+
+    def _noise(self) -> Tensor:
+        """(B,) uniform numbers of this step, made for many steps at once."""
+        step = self.at % _STEPS
+        if step == 0:
+            self.uniforms = torch.stack([uniforms(self.keys, self.at + i) for i in range(_STEPS)])
+        return (
+            self.uniforms[step]
+            if len(self.live) == len(self.keys)
+            else self.uniforms[step][torch.from_numpy(self.live)]
+        )
 
     def _record(self, new: np.ndarray, logprobs: np.ndarray) -> np.ndarray:
         """Note the tokens `new` (B,), tool results put in their place. Returns (B,) bool: which rows end with them."""
@@ -115,7 +129,7 @@ class Batch:
         self.cache = KVCache(config.layers, config.kv_heads, config.head_dim, begins, self.dtype, room)
         self.cache.end = columns
         for group in _alike(lengths, _PADDING + common_length(prompts)):
-            cache, logits = prefill(self.model, [prompts[p] for p in group])
+            cache, logits = prefill(self.model, [prompts[p] for p in group], self.decoder.kernel)
             rows = np.flatnonzero(np.isin(whose, group))
             place = {p: i for i, p in enumerate(group)}
             sources = torch.tensor([place[p] for p in whose[rows].tolist()], device=self.device)

@@ -8,10 +8,11 @@ values finite (a NaN there would reach real tokens as 0 * NaN).
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
-
-from llmctl.native import pages
 
 _GROW = 64  # columns added at once at the least; growth doubles, so a long answer costs one copy of its cache in all
 
@@ -43,7 +44,7 @@ class KVCache:
         return (columns - self.begins[:, None]).clamp(min=0)
 
     def advance(self, tokens: int) -> None:
-        """Make room for `tokens` further columns, for the kernel, which needs neither their mask nor their positions."""
+        """Make room for `tokens` further columns, for the kernel, which needs no mask and no positions."""
         self.start, self.end = self.end, self.end + tokens
         self._reserve(self.end)
 
@@ -122,4 +123,7 @@ class KVCache:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return pages.empty(shape, dtype).zero_() if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # numpy leaves it to the system to give zeros, a page when it is first written: room nobody uses costs nothing.
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)

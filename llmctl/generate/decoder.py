@@ -9,6 +9,7 @@ any other device, goes through the modules themselves.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,17 +37,19 @@ class Decoder:
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self._fast = type(model) is Transformer and self.device.type == "cpu"
-        self._native: NativeDecoder | None = None
         self._layers: list[_Layer] | None = None
         self._head: Product
+
+    @cached_property
+    def kernel(self) -> NativeDecoder | None:
+        """The whole step in C++, where there is one for this model; made when it is asked for, since it packs."""
+        return NativeDecoder(self.model) if native.covers(self.model) else None
 
     @torch.inference_mode()
     def step(self, ids: Tensor, cache: KVCache) -> Tensor:
         """Append `ids` (B,) to the rows of `cache`. Returns float32 logits (B,V) of what comes next."""
-        if self._native is None and self._layers is None and native.covers(self.model):
-            self._native = NativeDecoder(self.model)
-        if self._native is not None:
-            return self._native.step(ids, cache)
+        if self.kernel is not None:
+            return self.kernel.step(ids, cache)
         positions = cache.extend(1)
         if not self._fast:
             hidden: Tensor = self.model(ids[:, None], positions=positions, cache=cache)

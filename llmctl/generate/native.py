@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -29,6 +32,10 @@ def covers(model: Any) -> bool:
     return known and kinds in [{("cpu", dtype, True)} for dtype in decode.TYPES] and decode.available()
 
 
+# What decoders that are gone have left, for the next: of the model that generates again and again while it trains.
+_spare: deque[Tensor] = deque(maxlen=1)
+
+
 class NativeDecoder:
     """Steps of `model`, which the kernel `covers`; its weights are taken when this is made."""
 
@@ -40,8 +47,11 @@ class NativeDecoder:
         config, traits = self.config, self.config.traits
         blocks: list[Block] = list(model.layers)  # type: ignore[arg-type]
         matrices = [_matrices(block) for block in blocks]
-        shapes = [w.shape for layer in matrices for w in layer.values()] + [model.head.shape]
-        self._room = pages.empty((sum(decode.packed_size(n, k, self.dtype) for n, k in shapes),), self.dtype)
+        shapes = [(len(w), w.shape[1]) for layer in matrices for w in layer.values()] + [
+            (len(model.head), config.width)
+        ]
+        self._room = _room(sum(decode.packed_size(*shape, self.dtype) for shape in shapes), self.dtype)
+        weakref.finalize(self, _spare.append, self._room)
         self._used = 0
         layers = (decode.Layer * config.layers)()
         for layer, block, weights in zip(layers, blocks, matrices, strict=True):
@@ -91,7 +101,7 @@ class NativeDecoder:
         return logits
 
     def _packed(self, weight: Tensor) -> int:
-        size = decode.packed_size(*weight.shape, self.dtype)
+        size = decode.packed_size(len(weight), weight.shape[1], self.dtype)
         room = self._room[self._used : self._used + size]
         self._used += size
         decode.pack(room, weight.detach())
@@ -111,6 +121,16 @@ class NativeDecoder:
             every = torch.arange(max(positions, 2 * len(self._turns), 256))
             self._turns = torch.cat([t[0, :, 0, :half] for t in rope_table(every[None], self.config)], -1)
         return self._turns
+
+
+def _room(size: int, dtype: torch.dtype) -> Tensor:
+    """Memory for packed weights: what the last ones left, as fresh pages cost more than the packing."""
+    with suppress(IndexError):  # another thread may have been quicker
+        while _spare:
+            room = _spare.pop()
+            if room.dtype == dtype and len(room) == size:
+                return room
+    return pages.empty((size,), dtype)
 
 
 def _matrices(block: Block) -> dict[str, Tensor]:
