@@ -45,7 +45,7 @@ struct Spans {
 };
 
 // Rows that are wanted next, of the head that follows and of what will be written, brought into the cache while this
-// one is computed: a head lies in short pieces, which the processor does not foresee (forward 4.1 ms without, 2.6 with).
+// one is computed: a head lies in short pieces, which the processor does not foresee (forward 4.1 ms, with it 2.6).
 struct Ahead {
     const bf16 *from[8];
     int64_t apart[8], count = 0, row = 0, rows, size;
