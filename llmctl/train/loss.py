@@ -148,4 +148,6 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         d_hidden, d_head = ctx.saved_tensors
+        if outer[0].device.type == "cpu" and float(outer[0]) == 1:  # a loss by itself: no pass over the head's gradient
+            return d_hidden, None, None, d_head, None, None
         return d_hidden * outer[0], None, None, None if d_head is None else d_head * outer[0], None, None
