@@ -266,8 +266,8 @@ class RlConfig(ProblemSettings):
     train: RlTrainSettings = RlTrainSettings()
     """How long, with what, and how carefully to train."""
     micro_tokens: Positive = 8192
-    """Tokens of a forward and backward pass, at most; a CPU takes 2,048 at once, which is faster. Smaller needs less
-    memory; the result is the same but for rounding."""
+    """Tokens of a forward and backward pass, at most. Smaller needs less memory; the result is the same but for
+    rounding."""
     eval_items: Annotated[int, Field(ge=1)] = 200
     """Held-out problems, answered greedily before and after. 200 have a standard error of 3.5 % at half right."""
     eval_every: Annotated[int, Field(ge=0), NoResult()] = 0

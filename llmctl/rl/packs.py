@@ -18,9 +18,10 @@ from llmctl.train.packing import best_fit
 _STEP = 32  # what widths are multiples of: the blocks of the attention kernels
 _ROOM = 4  # replies of full length a row: what is left over at its end is then at most about a fifth of it
 _WIDE = 1024  # tokens that no row needs to have more of for that
-# Tokens of a pass on a CPU: 5,024 tokens of 64 replies took (20 M parameters, bfloat16, one core, not compiled) 3.85 s
-# in one pass, 3.65 in passes of 2,048 and 4.04 of 1,024; and smaller passes have less padding at the end.
-CPU_PASS = 2048
+# Tokens of a pass on a CPU where every pass has to be full: the last one's empty rows are computed too. Where none is,
+# larger ones are faster, since each casts the weights: 5,024 tokens of 64 replies (20 M parameters, bfloat16, one core)
+# took 1.42 s in passes of 1,280 and 1.20 in one.
+FULL_PASS = 2048
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from llmctl.rl.collate import Rows, collate
 from llmctl.rl.config import RlConfig
 from llmctl.rl.critic import policy_of
 from llmctl.rl.losses import k1
-from llmctl.rl.packs import CPU_PASS, Shape, packed, shape_for
+from llmctl.rl.packs import FULL_PASS, Shape, packed, shape_for
 from llmctl.rl.policy import KlWeight, token_logprobs, trained
 from llmctl.rl.rewards import Rewards, Rollout
 from llmctl.rl.tasks import Task, prompt_of
@@ -245,8 +245,8 @@ class Practice:
         """Choose the shape of the micro-batches, once; again where a reply is longer than a row."""
         if self.shape is None or int(rows["lengths"].max()) > self.shape.width:
             tokens = self.config.micro_tokens
-            if next(self.model.parameters()).device.type == "cpu":
-                tokens = min(tokens, CPU_PASS)
+            if self.compiles and next(self.model.parameters()).device.type == "cpu":
+                tokens = min(tokens, FULL_PASS)
             asked = max(len(group[0].prompt) for group in self.last if group)
             self.shape = shape_for(rows, asked + self.config.rollouts.max_new_tokens - 1, tokens)
 
@@ -279,7 +279,7 @@ class Practice:
         device = next(self.model.parameters()).device
         found = torch.zeros(rows["ids"].shape)
         part = replace(self.shape, rows=-(-self.shape.rows // distributed.size()))  # something for every process
-        for batch in packed(rows, part)[distributed.rank() :: distributed.size()]:
+        for batch in packed(rows, part, self.compiles)[distributed.rank() :: distributed.size()]:
             with autocast(self.config.train.precision, device):
                 values = call(batch.to(device))
             found.view(-1)[trained(batch.extra["at"], batch)] = values.float().cpu()
