@@ -319,7 +319,8 @@ template <class T> struct Step {
                 const __mmask16 mask = first16((heads + 2 * kv) * dim - j - k);
                 const __m512 b = l.qkv_bias ? take16(l.qkv_bias + j + k, mask) : _mm512_setzero_ps();
                 for (int64_t r = 0; r < rows; r++)
-                    put16(qkv + (i + r) * across + j + k, _mm512_add_ps(_mm512_load_ps(sums[0] + r * PANEL + k), b), 0xffff);
+                    _mm512_storeu_ps(qkv + (i + r) * across + j + k,
+                                     _mm512_add_ps(_mm512_load_ps(sums[0] + r * PANEL + k), b));
             }
         });
     }
@@ -399,7 +400,8 @@ template <class T> struct Step {
         if (m.activation == SWIGLU)
             product<T, 2>(normed, n, {gate, up}, m.mlp, [&](auto i, auto j, auto rows, auto &sums) {
                 put(i, j, rows, [&](int64_t k, int64_t at) {
-                    return _mm512_mul_ps(swish16(biased(sums[0] + k, l.gate_bias, at), 1), biased(sums[1] + k, l.up_bias, at));
+                    const __m512 gated = swish16(biased(sums[0] + k, l.gate_bias, at), 1);
+                    return _mm512_mul_ps(gated, biased(sums[1] + k, l.up_bias, at));
                 });
             });
         else

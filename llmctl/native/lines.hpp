@@ -8,7 +8,6 @@
 #include "vector.hpp"
 
 constexpr int64_t PANEL = 32;   // outputs that are made at once
-constexpr int64_t NARROW = 4;   // up to so many rows the vector units take in weights as fast as memory gives them
 constexpr int64_t AHEAD = 4096; // bytes, of what is read in one go and once
 
 template <class T> struct Lines {
