@@ -60,7 +60,8 @@ class TrainSettings(Settings):
     """`bf16` computes in bfloat16 with float32 weights; `auto` does so where the processor has instructions for it."""
     compile: bool | Literal["auto"] = "auto"
     """`torch.compile`: steps are a quarter faster, but the first takes most of a minute. `auto` compiles runs of ten
-    minutes or more whose batches all have one shape."""
+    minutes or more whose batches all have one shape, unless the processor has kernels of llmctl's own: they are
+    faster still and need no compiling."""
     save_minutes: Annotated[float, Field(gt=0), NoResult()] = 1.0
     """A checkpoint that often; a kill loses no more than that. It costs well under a second for a small model."""
     save_every: Annotated[int, Field(ge=0), NoResult()] = 0
