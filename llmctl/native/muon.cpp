@@ -141,3 +141,30 @@ extern "C" void orthogonalize(bf16 *g, int64_t count, int64_t rows, int64_t colu
         for (int64_t i = 0; i < count; i++) one(g + i * rows * columns, rows, columns, first, steps, number);
     }
 }
+
+// Of `count` numbers: momentum (m) follows the gradient (g), m += (1 - beta) (g - m), and what Nesterov looks ahead to,
+// g + beta (m - g), becomes bfloat16.
+extern "C" void follow(const float *g, float *m, bf16 *out, int64_t count, float beta, int64_t threads) {
+    const __m512 some = _mm512_set1_ps(1 - beta), most = _mm512_set1_ps(beta);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < count; i += 16) {
+        const __mmask16 mask = count - i >= 16 ? 0xffff : (1u << (count - i)) - 1;
+        const __m512 x = _mm512_maskz_loadu_ps(mask, g + i), old = _mm512_maskz_loadu_ps(mask, m + i);
+        const __m512 now = _mm512_fmadd_ps(some, _mm512_sub_ps(x, old), old);
+        _mm512_mask_storeu_ps(m + i, mask, now);
+        const __m512 ahead = _mm512_fmadd_ps(most, _mm512_sub_ps(now, x), x);
+        _mm256_mask_storeu_epi16(out + i, mask, (__m256i)_mm512_cvtneps_pbh(ahead));
+    }
+}
+
+// p = keep p - rate u
+extern "C" void move(float *p, const bf16 *u, int64_t count, float keep, float rate, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < count; i += 16) {
+        const __mmask16 mask = count - i >= 16 ? 0xffff : (1u << (count - i)) - 1;
+        const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, u + i)), 16);
+        const __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, p + i), _mm512_set1_ps(keep));
+        const __m512 found = _mm512_fnmadd_ps(_mm512_castsi512_ps(wide), _mm512_set1_ps(rate), x);
+        _mm512_mask_storeu_ps(p + i, mask, found);
+    }
+}

@@ -34,3 +34,26 @@ def polynomial(g: Tensor, first: float, steps: Sequence[tuple[float, float]]) ->
     x, numbers = g.clone(memory_format=torch.contiguous_format), torch.tensor(steps, dtype=torch.float32)
     call(kernels.orthogonalize, x, *x.shape, float(first), numbers, len(steps))
     return x
+
+
+def fuses(buffer: Tensor, dtype: torch.dtype) -> bool:
+    """Whether `follow` and `move` serve for momenta in `buffer` and directions of `dtype`."""
+    there = buffer.device.type == "cpu" and buffer.dtype == torch.float32 and dtype == torch.bfloat16
+    return there and library("muon") is not None
+
+
+def follow(grads: Sequence[Tensor], buffer: Tensor, beta: float) -> Tensor:
+    """Move the momenta `buffer` (N,m,n) after `grads`; gives what Nesterov looks ahead to, (N,m,n) bfloat16."""
+    kernels, out = library("muon"), torch.empty_like(buffer, dtype=torch.bfloat16)
+    assert kernels is not None
+    for g, m, o in zip(grads, buffer.unbind(0), out.unbind(0), strict=True):
+        call(kernels.follow, g.contiguous(), m, o, g.numel(), float(beta))
+    return out
+
+
+def move(params: Sequence[Tensor], update: Tensor, keep: float, rate: float) -> None:
+    """Each of `params` becomes `keep` times itself less `rate` times its matrix of `update` (N,m,n) bfloat16."""
+    kernels, update = library("muon"), update.contiguous()
+    assert kernels is not None
+    for p, u in zip(params, update.unbind(0), strict=True):
+        call(kernels.move, p.data, u, p.numel(), float(keep), float(rate))

@@ -18,6 +18,9 @@ from llmctl.train.batch import Batch
 # 384, bfloat16, both passes on one core: compiled 267 ms in pieces of 256, 216 of 512, 200 of 1,024. Uncompiled the
 # float32 logits of a piece should stay near the caches: 52 ms of 512, 83 of 1,024, 99 in one on two cores.
 CHUNK = 512
+# Where the softmax is a kernel a piece may as well be as large as this many logits, 64 MB: the matrix's gradient is
+# gone through once a piece (139 ms in pieces of 1,024, 130 in one).
+_LOGITS = 1 << 25
 
 
 @dataclass
@@ -92,10 +95,10 @@ def _add_natively(total: Tensor, d_logits: Tensor, hidden: Tensor) -> None:
     matrix_gradient(d_logits, hidden, total)
 
 
-def _ways(dtype: torch.dtype, device: torch.device, compiled: bool) -> tuple[Any, Any, int]:
+def _ways(dtype: torch.dtype, device: torch.device, vocabulary: int, compiled: bool) -> tuple[Any, Any, int]:
     """How to take a softmax and add to its matrix, and for how many positions at once."""
     if kernels.suits(dtype, device):
-        return kernels.softmax_loss, _add_natively, 2 * CHUNK
+        return kernels.softmax_loss, _add_natively, max(2 * CHUNK, _LOGITS // vocabulary)
     return (*_fused(), 2 * CHUNK) if compiled else (softmax_loss_in_place, _add, CHUNK)
 
 
@@ -125,7 +128,7 @@ class _HeadLoss(torch.autograd.Function):
         device, needed, learned = hidden.device.type, any(ctx.needs_input_grad), ctx.needs_input_grad[3]
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.dtype
         h, w = hidden.detach().to(dtype), head.detach().to(dtype)
-        softmax, add, size = _ways(dtype, hidden.device, compiled)
+        softmax, add, size = _ways(dtype, hidden.device, len(w), compiled)
         total = torch.zeros((), device=hidden.device)
         d_hidden = torch.empty_like(h) if needed else None
         d_head = torch.zeros_like(head) if learned else None  # a frozen head (LoRA) saves a third of the products

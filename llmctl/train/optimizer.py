@@ -87,18 +87,29 @@ class Muon:
     def step(self, lr: float) -> None:
         """Move every matrix that has a gradient's stack; the rate of tall ones is higher (see below)."""
         for (rows, width), (_, params), buffer in zip(self._shapes, self._stacks, self._buffers, strict=True):
-            grads, momenta = [_grad(p) for p in params], buffer.unbind(0)
-            torch._foreach_lerp_(momenta, grads, 1 - self.momentum)
-            torch._foreach_lerp_(grads, momenta, self.momentum)  # Nesterov
-            g = torch.empty_like(buffer, dtype=self.dtype)
-            torch._foreach_copy_(g.unbind(0), grads)
-            update = self._direction(g, rows)
+            fused = kernel.fuses(buffer, self.dtype) and all(p.is_contiguous() for p in params)
+            update = self._direction(self._ahead([_grad(p) for p in params], buffer, fused), rows)
             # A tall matrix has fewer singular values than rows, so its output would move less; the factor of the
             # published implementation keeps the root mean square of what the layer puts out.
             scale = lr * max(1.0, rows / width) ** 0.5
+            keep = 1 - lr * self.weight_decay
+            if fused:
+                kernel.move(params, update, keep, scale)
+                continue
             if self.weight_decay:
-                torch._foreach_mul_(params, 1 - lr * self.weight_decay)
+                torch._foreach_mul_(params, keep)
             torch._foreach_add_(params, list(update.unbind(0)), alpha=-scale)
+
+    def _ahead(self, grads: list[Tensor], buffer: Tensor, fused: bool) -> Tensor:
+        """Let the momenta in `buffer` follow the gradients: what Nesterov looks ahead to, in the type of products."""
+        if fused:
+            return kernel.follow(grads, buffer, self.momentum)
+        momenta = buffer.unbind(0)
+        torch._foreach_lerp_(momenta, grads, 1 - self.momentum)
+        torch._foreach_lerp_(grads, momenta, self.momentum)
+        g = torch.empty_like(buffer, dtype=self.dtype)
+        torch._foreach_copy_(g.unbind(0), grads)
+        return g
 
     def _direction(self, g: Tensor, rows: int) -> Tensor:
         """`orthogonalize` the matrices in `g`, whole ones of so many `rows` or this process's parts of them."""

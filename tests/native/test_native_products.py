@@ -100,3 +100,21 @@ def test_muon_with_and_without_the_kernel(monkeypatch):
 
 def test_a_gradient_of_zeros_gives_no_direction():
     assert torch.equal(optimizer.orthogonalize(torch.zeros(2, 64, 64).bfloat16()).float(), torch.zeros(2, 64, 64))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_step_of_muon_with_and_without_its_passes_over_memory(decay, monkeypatch, threads):
+    def steps() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        weights = {f"layers.{i}": torch.nn.Parameter(torch.randn(48, 33)) for i in range(3)}
+        muon_ = optimizer.Muon(weights, 0.9, decay, torch.bfloat16)
+        for _ in range(3):
+            for p in weights.values():
+                p.grad = torch.randn(48, 33)
+            muon_.step(0.1)
+        return [p.detach().clone() for p in weights.values()] + list(muon_.state().values())
+
+    mine = steps()
+    monkeypatch.setattr(muon, "fuses", lambda *_: False)
+    for a, b in zip(mine, steps(), strict=True):
+        assert (a - b).abs().max() < 0.02 * b.abs().max()
