@@ -34,7 +34,7 @@ void sum_up(const bf16 *a, const bf16 *b, int64_t at, int64_t all, float *c, int
 }
 
 void put(bf16 *to, const float *from, int64_t size, float scale) {
-    for (int64_t e = 0; e < size; e += 16) set(to + e, _mm512_mul_ps(get(from + e), _mm512_set1_ps(scale)));
+    for (int64_t e = 0; e < size; e += 16) put16(to + e, _mm512_mul_ps(take16(from + e), _mm512_set1_ps(scale)));
 }
 
 // 32 queries on their way through the keys: the highest score so far, the sum of weights and of weighted values.
@@ -44,7 +44,7 @@ struct Block {
 
     // The logarithms of 16 whole sums.
     __m512 bits(int64_t r, float bits) const {
-        return _mm512_fmadd_ps(get(top + r), _mm512_set1_ps(bits), log2_of(get(sum + r)));
+        return _mm512_fmadd_ps(take16(top + r), _mm512_set1_ps(bits), log2_of(take16(sum + r)));
     }
 
     // Weights of keys `from` to `to` (a panel of A) out of their scores, for query `r`, number `i` of its row.
@@ -78,7 +78,7 @@ struct Block {
             sum[r] = sum[r] * fall + made;
             float *o = out + r * shape.size;
             for (int64_t e = 0; e < shape.size && fall != 1.0f; e += 16)
-                set(o + e, _mm512_mul_ps(get(o + e), _mm512_set1_ps(fall)));
+                put16(o + e, _mm512_mul_ps(take16(o + e), _mm512_set1_ps(fall)));
         } else {
             sum[r] = made;
         }
@@ -111,7 +111,7 @@ void forward(const Shape &shape, const Spans &spans, const bf16 *q, const bf16 *
         for (int64_t r = 0; r < BLOCK && i + r < t; r++)
             put(out + (i + r) * shape.heads * size, block.out + r * size, size, 1.0f / block.sum[r]);
         for (int64_t r = 0; r < BLOCK && i + r < t; r += 16)
-            set(bits + i + r, block.bits(r, shape.bits()), first(t - i - r));
+            put16(bits + i + r, block.bits(r, shape.bits()), first16(t - i - r));
     }
 }
 
@@ -141,7 +141,7 @@ struct Head {
         for (int64_t t = 0; t < s.padded(); t++) {
             __m512 sum = _mm512_setzero_ps();
             for (int64_t e = 0; e < s.size && t < s.tokens; e += 16)
-                sum = _mm512_fmadd_ps(get(out + t * s.heads * s.size + e), get(d + t * s.d_out.token + e), sum);
+                sum = _mm512_fmadd_ps(take16(out + t * s.heads * s.size + e), take16(d + t * s.d_out.token + e), sum);
             inner[t] = _mm512_reduce_add_ps(sum);
             bits[t] = t < s.tokens ? kept[t] : 0.0f;
         }
@@ -158,7 +158,7 @@ void halves(bf16 *to, __m512i x) {
 // by queries as panels of A (p, ds), and the gradients once more as queries by keys (turned).
 void weigh(const Spans &spans, const Head &head, int64_t j, int64_t i, const float *scores, const float *d_p,
            float bits, bf16 *p, bf16 *ds, bf16 *turned) {
-    const __m512 shift = get(head.bits + i), inner = get(head.inner + i), by = _mm512_set1_ps(bits);
+    const __m512 shift = take16(head.bits + i), inner = take16(head.inner + i), by = _mm512_set1_ps(bits);
     const __m512i pairs = _mm512_add_epi16(_mm512_set1_epi32(16 << 16), _mm512_mullo_epi32(_mm512_set1_epi32(0x10001),
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)));
     __m512i words[16];
@@ -167,9 +167,9 @@ void weigh(const Spans &spans, const Head &head, int64_t j, int64_t i, const flo
         __m512 x[2], d[2];
         for (int64_t n = 0; n < 2; n++) {
             const __mmask16 seen = within(j + r + n, spans.end[j + r + n], i);
-            const __m512 exponent = _mm512_fmsub_ps(get(scores + (r + n) * BLOCK), by, shift);
+            const __m512 exponent = _mm512_fmsub_ps(take16(scores + (r + n) * BLOCK), by, shift);
             x[n] = _mm512_maskz_mov_ps(seen, two_to(exponent));
-            d[n] = _mm512_mul_ps(x[n], _mm512_sub_ps(get(d_p + (r + n) * BLOCK), inner));
+            d[n] = _mm512_mul_ps(x[n], _mm512_sub_ps(take16(d_p + (r + n) * BLOCK), inner));
         }
         const int64_t at = r / 16 * TILE + r % 16 * BLOCK;
         const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(d[1], d[0]);

@@ -2,50 +2,42 @@
 #include <omp.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <vector>
 
 #include "lanes.hpp"
 
 namespace {
 
-// cap tanh(x / cap) = cap (1 - 2 / (1 + e^(2x / cap)))
-__m512 capped(__m512 x, float cap) {
-    const __m512 e = exp16(_mm512_mul_ps(x, _mm512_set1_ps(2 / cap)));
-    const __m512 part = _mm512_div_ps(_mm512_set1_ps(2 * cap), _mm512_add_ps(_mm512_set1_ps(1.0f), e));
-    return _mm512_sub_ps(_mm512_set1_ps(cap), part);
-}
-
 // One row of `n` logits: the loss of `target` in nats; the row becomes weight (softmax - hit), by the slope of the cap.
 // `x` and `e` hold a row each.
 float row_loss(bf16 *row, int64_t n, int64_t target, float weight, float cap, float *x, float *e) {
     __m512 most = _mm512_set1_ps(-INFINITY);
     for (int64_t j = 0; j < n; j += 16) {
-        const __mmask16 m = first(n - j);
-        __m512 v = get(row + j, m);
-        if (cap > 0) v = capped(v, cap);
-        set(x + j, v, m);
+        const __mmask16 m = first16(n - j);
+        __m512 v = take16(row + j, m);
+        if (cap > 0) v = softcap16(v, cap);
+        put16(x + j, v, m);
         most = _mm512_mask_max_ps(most, m, most, v);
     }
     const float top = _mm512_reduce_max_ps(most);
     __m512 sum = _mm512_setzero_ps();
     for (int64_t j = 0; j < n; j += 16) {
-        const __mmask16 m = first(n - j);
-        const __m512 v = _mm512_maskz_mov_ps(m, exp16(_mm512_sub_ps(get(x + j, m), _mm512_set1_ps(top))));
-        set(e + j, v, m);
+        const __mmask16 m = first16(n - j);
+        const __m512 v = _mm512_maskz_mov_ps(m, exp16(_mm512_sub_ps(take16(x + j, m), _mm512_set1_ps(top))));
+        put16(e + j, v, m);
         sum = _mm512_add_ps(sum, v);
     }
     const float total = _mm512_reduce_add_ps(sum), right = x[target];
     const __m512 scale = _mm512_set1_ps(weight / total);
     e[target] -= total;
     for (int64_t j = 0; j < n; j += 16) {
-        const __mmask16 m = first(n - j);
-        __m512 d = _mm512_mul_ps(get(e + j, m), scale);
+        const __mmask16 m = first16(n - j);
+        __m512 d = _mm512_mul_ps(take16(e + j, m), scale);
         if (cap > 0) {
-            const __m512 t = _mm512_div_ps(get(x + j, m), _mm512_set1_ps(cap));
+            const __m512 t = _mm512_div_ps(take16(x + j, m), _mm512_set1_ps(cap));
             d = _mm512_fnmadd_ps(_mm512_mul_ps(d, t), t, d);
         }
-        set(row + j, d, m);
+        put16(row + j, d, m);
     }
     return std::log(total) + (top - right);
 }

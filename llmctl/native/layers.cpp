@@ -27,18 +27,18 @@ extern "C" void add_norm(const float *x, const bf16 *y, const float *gain, float
         const float *from = x + i * width;
         __m512 squares = _mm512_setzero_ps();
         for (int64_t j = 0; j < width; j += 16) {
-            const __mmask16 m = first(width - j);
-            __m512 v = get(from + j, m);
-            if (y) set(sum + i * width + j, v = _mm512_add_ps(v, get(y + i * width + j, m)), m);
+            const __mmask16 m = first16(width - j);
+            __m512 v = take16(from + j, m);
+            if (y) put16(sum + i * width + j, v = _mm512_add_ps(v, take16(y + i * width + j, m)), m);
             squares = _mm512_fmadd_ps(v, v, squares);
         }
         const float r = 1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / width + eps);
         scale[i] = r;
         if (y) from = sum + i * width;
         for (int64_t j = 0; j < width; j += 16) {
-            const __mmask16 m = first(width - j);
-            __m512 v = _mm512_mul_ps(get(from + j, m), _mm512_set1_ps(r));
-            set(out + i * width + j, gain ? _mm512_mul_ps(v, get(gain + j, m)) : v, m);
+            const __mmask16 m = first16(width - j);
+            __m512 v = _mm512_mul_ps(take16(from + j, m), _mm512_set1_ps(r));
+            put16(out + i * width + j, gain ? _mm512_mul_ps(v, take16(gain + j, m)) : v, m);
         }
     }
 }
@@ -55,23 +55,23 @@ extern "C" void add_norm_backward(const bf16 *d_out, const float *sum, const flo
             const __m512 r = _mm512_set1_ps(scale[i]);
             __m512 dot = _mm512_setzero_ps();
             for (int64_t j = 0; j < width; j += 16) {
-                const __mmask16 m = first(width - j);
-                __m512 d = get(d_out + at + j, m), v = _mm512_mul_ps(get(sum + at + j, m), r);
+                const __mmask16 m = first16(width - j);
+                __m512 d = take16(d_out + at + j, m), v = _mm512_mul_ps(take16(sum + at + j, m), r);
                 if (gain) {
-                    set(d_gain + p * width + j, _mm512_fmadd_ps(d, v, get(d_gain + p * width + j, m)), m);
-                    d = _mm512_mul_ps(d, get(gain + j, m));
+                    put16(d_gain + p * width + j, _mm512_fmadd_ps(d, v, take16(d_gain + p * width + j, m)), m);
+                    d = _mm512_mul_ps(d, take16(gain + j, m));
                 }
                 dot = _mm512_fmadd_ps(d, v, dot);
             }
             const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(dot) / width);
             for (int64_t j = 0; j < width; j += 16) {
-                const __mmask16 m = first(width - j);
-                __m512 d = get(d_out + at + j, m), v = _mm512_mul_ps(get(sum + at + j, m), r);
-                if (gain) d = _mm512_mul_ps(d, get(gain + j, m));
+                const __mmask16 m = first16(width - j);
+                __m512 d = take16(d_out + at + j, m), v = _mm512_mul_ps(take16(sum + at + j, m), r);
+                if (gain) d = _mm512_mul_ps(d, take16(gain + j, m));
                 d = _mm512_mul_ps(_mm512_fnmadd_ps(v, mean, d), r);
-                if (d_above) d = _mm512_add_ps(d, get(d_above + at + j, m));
-                set(d_sum + at + j, d, m);
-                if (d_y) set(d_y + at + j, d, m);
+                if (d_above) d = _mm512_add_ps(d, take16(d_above + at + j, m));
+                put16(d_sum + at + j, d, m);
+                if (d_y) put16(d_y + at + j, d, m);
             }
         }
 }
@@ -85,15 +85,15 @@ void turn(const bf16 *x, bf16 *out, float *scale, const float *gain, const float
     float r = 1.0f;
     if (eps >= 0) {
         __m512 squares = _mm512_setzero_ps();
-        for (int64_t j = 0; j < size; j += 16) squares = _mm512_fmadd_ps(get(x + j), get(x + j), squares);
+        for (int64_t j = 0; j < size; j += 16) squares = _mm512_fmadd_ps(take16(x + j), take16(x + j), squares);
         *scale = r = 1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / size + eps);
     }
     for (int64_t j = 0; j < half; j += 16) {
-        __m512 a = _mm512_mul_ps(get(x + j), _mm512_set1_ps(r)), b = _mm512_mul_ps(get(x + half + j), _mm512_set1_ps(r));
-        if (gain) a = _mm512_mul_ps(a, get(gain + j)), b = _mm512_mul_ps(b, get(gain + half + j));
-        const __m512 c = get(cos + j), s = get(sin + j);
-        set(out + j, _mm512_fmsub_ps(a, c, _mm512_mul_ps(b, s)));
-        set(out + half + j, _mm512_fmadd_ps(b, c, _mm512_mul_ps(a, s)));
+        __m512 a = _mm512_mul_ps(take16(x + j), _mm512_set1_ps(r)), b = _mm512_mul_ps(take16(x + half + j), _mm512_set1_ps(r));
+        if (gain) a = _mm512_mul_ps(a, take16(gain + j)), b = _mm512_mul_ps(b, take16(gain + half + j));
+        const __m512 c = take16(cos + j), s = take16(sin + j);
+        put16(out + j, _mm512_fmsub_ps(a, c, _mm512_mul_ps(b, s)));
+        put16(out + half + j, _mm512_fmadd_ps(b, c, _mm512_mul_ps(a, s)));
     }
 }
 
@@ -104,23 +104,23 @@ void turn_backward(const bf16 *d_out, const bf16 *x, bf16 *d_x, float scale, con
     __m512 d[16], v[16], dot = _mm512_setzero_ps();  // heads of up to 256
     const int64_t n = half / 16;
     for (int64_t j = 0; j < n; j++) {
-        const __m512 a = get(d_out + 16 * j), b = get(d_out + half + 16 * j), c = get(cos + 16 * j), s = get(sin + 16 * j);
+        const __m512 a = take16(d_out + 16 * j), b = take16(d_out + half + 16 * j), c = take16(cos + 16 * j), s = take16(sin + 16 * j);
         d[j] = _mm512_fmadd_ps(a, c, _mm512_mul_ps(b, s));
         d[n + j] = _mm512_fmsub_ps(b, c, _mm512_mul_ps(a, s));
     }
     if (norm) {
         for (int64_t j = 0; j < 2 * n; j++) {
-            v[j] = _mm512_mul_ps(get(x + 16 * j), r);
+            v[j] = _mm512_mul_ps(take16(x + 16 * j), r);
             if (gain) {
-                set(d_gain + 16 * j, _mm512_fmadd_ps(d[j], v[j], get(d_gain + 16 * j)));
-                d[j] = _mm512_mul_ps(d[j], get(gain + 16 * j));
+                put16(d_gain + 16 * j, _mm512_fmadd_ps(d[j], v[j], take16(d_gain + 16 * j)));
+                d[j] = _mm512_mul_ps(d[j], take16(gain + 16 * j));
             }
             dot = _mm512_fmadd_ps(d[j], v[j], dot);
         }
         const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(dot) / size);
         for (int64_t j = 0; j < 2 * n; j++) d[j] = _mm512_mul_ps(_mm512_fnmadd_ps(v[j], mean, d[j]), r);
     }
-    for (int64_t j = 0; j < 2 * n; j++) set(d_x + 16 * j, d[j]);
+    for (int64_t j = 0; j < 2 * n; j++) put16(d_x + 16 * j, d[j]);
 }
 
 }  // namespace
@@ -155,11 +155,11 @@ extern "C" void norm_turn_backward(const bf16 *d_out, const bf16 *x, const float
 extern "C" void gate(const bf16 *gate, const bf16 *up, bf16 *out, int64_t count, int64_t threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < count; i += 16) {
-        const __mmask16 m = first(count - i);
-        __m512 g = get(gate + i, m);
-        if (up) g = _mm512_mul_ps(_mm512_mul_ps(g, sigmoid16(g)), get(up + i, m));
+        const __mmask16 m = first16(count - i);
+        __m512 g = take16(gate + i, m);
+        if (up) g = _mm512_mul_ps(_mm512_mul_ps(g, sigmoid16(g)), take16(up + i, m));
         else g = _mm512_max_ps(g, _mm512_setzero_ps()), g = _mm512_mul_ps(g, g);
-        set(out + i, g, m);
+        put16(out + i, g, m);
     }
 }
 
@@ -169,18 +169,18 @@ extern "C" void gate_backward(const bf16 *d_out, const bf16 *gate, const bf16 *u
                               int64_t count, int64_t threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < count; i += 16) {
-        const __mmask16 m = first(count - i);
-        const __m512 d = get(d_out + i, m), g = get(gate + i, m);
+        const __mmask16 m = first16(count - i);
+        const __m512 d = take16(d_out + i, m), g = take16(gate + i, m);
         if (!up) {
             const __m512 r = _mm512_max_ps(g, _mm512_setzero_ps());
-            set(out + i, _mm512_mul_ps(r, r), m);
-            set(d_gate + i, _mm512_mul_ps(d, _mm512_add_ps(r, r)), m);
+            put16(out + i, _mm512_mul_ps(r, r), m);
+            put16(d_gate + i, _mm512_mul_ps(d, _mm512_add_ps(r, r)), m);
             continue;
         }
-        const __m512 u = get(up + i, m), s = sigmoid16(g), silu = _mm512_mul_ps(g, s);
+        const __m512 u = take16(up + i, m), s = sigmoid16(g), silu = _mm512_mul_ps(g, s);
         const __m512 slope = _mm512_fmadd_ps(silu, _mm512_sub_ps(_mm512_set1_ps(1.0f), s), s);
-        set(out + i, _mm512_mul_ps(silu, u), m);
-        set(d_gate + i, _mm512_mul_ps(_mm512_mul_ps(d, u), slope), m);
-        set(d_up + i, _mm512_mul_ps(d, silu), m);
+        put16(out + i, _mm512_mul_ps(silu, u), m);
+        put16(d_gate + i, _mm512_mul_ps(_mm512_mul_ps(d, u), slope), m);
+        put16(d_up + i, _mm512_mul_ps(d, silu), m);
     }
 }

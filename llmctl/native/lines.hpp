@@ -5,7 +5,7 @@
 // make a tile of bfloat16, 8 rows a group of float32. Both are padded with zeros to whole lines of the sum.
 #pragma once
 #include "amx.hpp"
-#include "vector.hpp"
+#include "lanes.hpp"
 
 constexpr int64_t PANEL = 32;   // outputs that are made at once
 constexpr int64_t AHEAD = 4096; // bytes, of what is read in one go and once
@@ -27,16 +27,6 @@ template <class T> struct Lines {
         else return from + (s * GROUP + r) * WIDE;
     }
 };
-
-// 16 numbers of a row, of which `mask` are stored.
-static inline void put16(float *to, __m512 x, __mmask16 mask) { _mm512_mask_storeu_ps(to, mask, x); }
-static inline void put16(bf16 *to, __m512 x, __mmask16 mask) {
-    _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(x));
-}
-static inline __m512 take16(const float *from, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, from); }
-static inline __m512 take16(const bf16 *from, __mmask16 mask) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16));
-}
 
 // A panel of 32 rows of w (wide of them there, `ld` apart, `sum` long).
 static inline void pack_panel(bf16 *to, const bf16 *w, int64_t ld, int64_t wide, int64_t sum) {

@@ -3,28 +3,21 @@
 #include <omp.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <vector>
 
 #include "lanes.hpp"
 
 namespace {
 
-// cap tanh(v / cap), v itself without a cap; tanh(u) = 1 - 2 / (1 + e^2u)
-__m512 bounded(__m512 v, float cap) {
-    if (cap <= 0) return v;
-    const __m512 e = exp16(_mm512_mul_ps(v, _mm512_set1_ps(2 / cap)));
-    const __m512 part = _mm512_div_ps(_mm512_set1_ps(2 * cap), _mm512_add_ps(_mm512_set1_ps(1.0f), e));
-    return _mm512_sub_ps(_mm512_set1_ps(cap), part);
-}
+__m512 bounded(__m512 v, float cap) { return cap > 0 ? softcap16(v, cap) : v; }
 
 // The logits of a row at a temperature, in `x`; the greatest of them.
 float scaled(const bf16 *row, int64_t n, float cap, float inverse, float *x) {
     __m512 most = _mm512_set1_ps(-INFINITY);
     for (int64_t j = 0; j < n; j += 16) {
-        const __mmask16 m = first(n - j);
-        const __m512 v = _mm512_mul_ps(bounded(get(row + j, m), cap), _mm512_set1_ps(inverse));
-        set(x + j, v, m);
+        const __mmask16 m = first16(n - j);
+        const __m512 v = _mm512_mul_ps(bounded(take16(row + j, m), cap), _mm512_set1_ps(inverse));
+        put16(x + j, v, m);
         most = _mm512_mask_max_ps(most, m, most, v);
     }
     return _mm512_reduce_max_ps(most);
@@ -35,8 +28,8 @@ float scaled(const bf16 *row, int64_t n, float cap, float inverse, float *x) {
 void row_measured(const float *x, int64_t n, int64_t target, float top, float *logp, float *entropy, float *total) {
     __m512 sum = _mm512_setzero_ps(), dot = _mm512_setzero_ps();
     for (int64_t j = 0; j < n; j += 16) {
-        const __mmask16 m = first(n - j);
-        const __m512 below = _mm512_sub_ps(get(x + j, m), _mm512_set1_ps(top));
+        const __mmask16 m = first16(n - j);
+        const __m512 below = _mm512_sub_ps(take16(x + j, m), _mm512_set1_ps(top));
         const __m512 e = _mm512_maskz_mov_ps(m, exp16(below));
         sum = _mm512_add_ps(sum, e);
         dot = _mm512_fmadd_ps(e, _mm512_maskz_mov_ps(m, below), dot);
@@ -51,8 +44,8 @@ void row_measured(const float *x, int64_t n, int64_t target, float top, float *l
 void row_turned(bf16 *row, int64_t n, int64_t target, float outer, float total, float cap, float inverse) {
     const __m512 scale = _mm512_set1_ps(-outer * inverse), one = _mm512_set1_ps(1.0f);
     for (int64_t j = 0; j < n; j += 16) {
-        const __mmask16 m = first(n - j);
-        const __m512 v = bounded(get(row + j, m), cap);
+        const __mmask16 m = first16(n - j);
+        const __m512 v = bounded(take16(row + j, m), cap);
         __m512 p = exp16(_mm512_fmsub_ps(v, _mm512_set1_ps(inverse), _mm512_set1_ps(total)));
         if (target >= j && target < j + 16) p = _mm512_mask_sub_ps(p, 1u << (target - j), p, one);
         __m512 d = _mm512_mul_ps(p, scale);
@@ -60,7 +53,7 @@ void row_turned(bf16 *row, int64_t n, int64_t target, float outer, float total, 
             const __m512 t = _mm512_div_ps(v, _mm512_set1_ps(cap));
             d = _mm512_fnmadd_ps(_mm512_mul_ps(d, t), t, d);
         }
-        set(row + j, d, m);
+        put16(row + j, d, m);
     }
 }
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "amx.hpp"
-#include "vector.hpp"
+#include "lanes.hpp"
 
 struct Sampling {
     double temperature;
