@@ -1,8 +1,8 @@
 // Products of bfloat16 matrices in the tile registers of AMX (Intel SDM volume 1, chapter 18; TDPBF16PS).
 //
 // A tile holds 16 rows of 64 bytes. C (16x16 float) += A (16x32 bfloat16) B (32x16), B as 16 rows of pairs: row r holds
-// b[2r][j], b[2r+1][j] for j = 0..15. Four tiles of C, two of A and two of B make a block of 32x32, which takes one load
-// a product; the panels that the loads come from are laid out so that each tile is one contiguous kilobyte.
+// b[2r][j], b[2r+1][j] for j = 0..15. Four tiles of C, two of A and two of B make a block of 32x32, which takes one
+// load a product; the panels that the loads come from are laid out so that each tile is one contiguous kilobyte.
 #pragma once
 #include <immintrin.h>
 #include <omp.h>
@@ -121,9 +121,9 @@ template <class T> static inline __m512i pair(const T *s, int64_t ld, int64_t k,
     return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
-// Panels of 32 rows of A (`LEFT`) or 32 columns of B, `wide` in all, over `sum` of the sum: for each 32 of it two tiles.
-// `along`: the sum is the last dimension of `s`, whose element (i, k) is s[i * ld + k]; else it is s[k * ld + i].
-// Memory is read in its own order whatever the panels' is: a strided walk runs at a third of the speed.
+// Panels of 32 rows of A (`LEFT`) or 32 columns of B, `wide` in all, over `sum` of the sum: for each 32 of it two
+// tiles. `along`: the sum is the last dimension of `s`, whose element (i, k) is s[i * ld + k]; else it is s[k * ld +
+// i]. Memory is read in its own order whatever the panels' is: a strided walk runs at a third of the speed.
 template <class T, bool LEFT>
 static inline void panels(bf16 *to, const T *s, int64_t ld, bool along, int64_t wide, int64_t sum) {
     const int64_t steps = up(sum, 32) / 32, size = steps * 2 * TILE, all = up(wide, BLOCK);
@@ -149,7 +149,8 @@ static inline void panels(bf16 *to, const T *s, int64_t ld, bool along, int64_t 
                 __m512i r[16];
                 for (int64_t j = 0; j < 16; j++) r[j] = pair(from, ld, 2 * j, sum - k, wide - i);
                 if (sum - k > 32)
-                    for (int64_t j = 32; j < 64; j++) _mm_prefetch(reinterpret_cast<const char *>(from + j * ld), _MM_HINT_T0);
+                    for (int64_t j = 32; j < 64; j++)
+                        _mm_prefetch(reinterpret_cast<const char *>(from + j * ld), _MM_HINT_T0);
                 if (LEFT) transpose16(r);
                 for (int j = 0; j < 16; j++) _mm512_store_si512(tile(i, k) + 32 * j, r[j]);
             }

@@ -1,8 +1,8 @@
 // The transformer for a batch of single tokens in one call: what generation runs for every token.
 //
-// A token is a row: its id, the row of the cache that it belongs to, and its column there. One parallel region takes all
-// rows through all layers; its loops share out panels of weights, or rows and heads, and each weight is read once. The
-// residual stream and every sum are float32, products and cache are of the weights' type.
+// A token is a row: its id, the row of the cache that it belongs to, and its column there. One parallel region takes
+// all rows through all layers; its loops share out panels of weights, or rows and heads, and each weight is read once.
+// The residual stream and every sum are float32, products and cache are of the weights' type.
 #include <cmath>
 
 #include "lines.hpp"
@@ -157,8 +157,10 @@ template <int C> struct Head<bf16, C> {
     }
     __m512 dot(const bf16 *key, int64_t n) const {
         __m512 sum = _mm512_setzero_ps();
-        for (int c = 0; c < C; c++)
-            sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_maskz_loadu_epi16(first32(n - 32 * c), key + 32 * c), whole[c]);
+        for (int c = 0; c < C; c++) {
+            const __m512i part = _mm512_maskz_loadu_epi16(first32(n - 32 * c), key + 32 * c);
+            sum = _mm512_dpbf16_ps(sum, (__m512bh)part, whole[c]);
+        }
         return sum;
     }
 };
@@ -220,7 +222,8 @@ thread_local Scratch work, of_thread;
 
 // `group` queries (n each) over `columns` keys and values; out (group, n).
 template <class T, int C>
-void attend(float *out, const float *queries, const T *keys, const T *values, int64_t columns, int64_t group, int64_t n) {
+void attend(float *out, const float *queries, const T *keys, const T *values, int64_t columns, int64_t group,
+            int64_t n) {
     const int64_t across = up(columns, 16);
     float *scores = of_thread.get<float>(group * across);
     for (int64_t s = 0; s < columns; s += KEYS)
@@ -451,7 +454,8 @@ template <class T> void pack(T *to, const T *from, int64_t outputs, int64_t inpu
 }  // namespace
 
 // The matrix `from` (outputs, inputs) in the order in which `step` reads it, both padded with zeros (lines.hpp).
-extern "C" void pack_weights(void *to, const void *from, int64_t type, int64_t outputs, int64_t inputs, int64_t threads) {
+extern "C" void pack_weights(void *to, const void *from, int64_t type, int64_t outputs, int64_t inputs,
+                             int64_t threads) {
     if (type == BF16) pack(static_cast<bf16 *>(to), static_cast<const bf16 *>(from), outputs, inputs, threads);
     else pack(static_cast<float *>(to), static_cast<const float *>(from), outputs, inputs, threads);
 }

@@ -1,7 +1,8 @@
 // The gradient of a matrix: dW (m,n) float32 = dY^T X, for dY (tokens,m) and X (tokens,n) in bfloat16.
 //
-// Both lie across the sum, so both have to be laid out anew; oneDNN spends half of its time on that (0.5 to 0.7 TFLOP/s).
-// Here the next strip of dY is turned while the tiles multiply the present one, in the shadow of their latency.
+// Both lie across the sum, so both have to be laid out anew; oneDNN spends half of its time on that (0.5 to 0.7
+// TFLOP/s). Here the next strip of dY is turned while the tiles multiply the present one, in the shadow of their
+// latency.
 #include "amx.hpp"
 
 namespace {
@@ -23,12 +24,14 @@ struct Strips {
         const int64_t left = sum - at, size = up(sum, 32) * BLOCK;
         for (int64_t half = 0; half < 2; half++) {
             __m512i r[16];
-            for (int64_t j = 0; j < 16; j++) r[j] = pair(s + 16 * half, ld, 2 * j, left, wide - strip * BLOCK - 16 * half);
+            const int64_t n = wide - strip * BLOCK - 16 * half;
+            for (int64_t j = 0; j < 16; j++) r[j] = pair(s + 16 * half, ld, 2 * j, left, n);
             transpose16(r);
             bf16 *tile = to + strip * size + (at / 32 * 2 + half) * TILE;
             for (int j = 0; j < 16; j++) _mm512_store_si512(tile + 32 * j, r[j]);
         }
-        for (int64_t j = 32; j < least(64, left); j++) _mm_prefetch(reinterpret_cast<const char *>(s + j * ld), _MM_HINT_T0);
+        for (int64_t j = 32; j < least(64, left); j++)
+            _mm_prefetch(reinterpret_cast<const char *>(s + j * ld), _MM_HINT_T0);
         if (++strip == count) strip = 0, at += 32;
     }
     void rest() {
@@ -111,7 +114,8 @@ extern "C" void matrix_gradient(const bf16 *dy, int64_t y_row, const bf16 *x, in
         const int64_t begin = strips * me / all, end = strips * (me + 1) / all;
 #pragma omp for schedule(static)
         for (int64_t p = 0; p < parts; p++)
-            panels<bf16, false>(right + p * blocks * BLOCK * SUM, x + p * SUM * x_row, x_row, false, n, least(SUM, tokens - p * SUM));
+            panels<bf16, false>(right + p * blocks * BLOCK * SUM, x + p * SUM * x_row, x_row, false, n,
+                                least(SUM, tokens - p * SUM));
         const int64_t turns = (end - begin + GROUP - 1) / GROUP * parts;
         auto strips_of = [&](int64_t turn) {
             const int64_t s = begin + turn / parts * GROUP, from = turn % parts * SUM;

@@ -1,4 +1,5 @@
-// Cross-entropy of a piece of logits and, in their place, its gradient: a row stays in the cache for all passes over it.
+// Cross-entropy of a piece of logits and, in their place, its gradient: a row stays in the cache for all passes over
+// it.
 #include <omp.h>
 
 #include <cmath>

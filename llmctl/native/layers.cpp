@@ -1,6 +1,7 @@
-// What lies between the products of a transformer's layers, forward and backward, each in one pass over memory: residual
-// and norm, norm and rotation of queries and keys, the gate of the MLP. Activations are bfloat16, the residual stream and
-// all arithmetic float32. Sums over tokens are taken in parts whose number does not depend on that of threads.
+// What lies between the products of a transformer's layers, forward and backward, each in one pass over memory:
+// residual and norm, norm and rotation of queries and keys, the gate of the MLP. Activations are bfloat16, the residual
+// stream and all arithmetic float32. Sums over tokens are taken in parts whose number does not depend on that of
+// threads.
 #include <omp.h>
 
 #include <cmath>
@@ -43,8 +44,8 @@ extern "C" void add_norm(const float *x, const bf16 *y, const float *gain, float
     }
 }
 
-// d_sum (rows,width), which may hold what came down the residual stream (`add`), and the same as bfloat16 for the branch
-// (`d_y`, may be null); d_gain (PARTS,width) must be zero, or null where there is no gain.
+// d_sum (rows,width), which may hold what came down the residual stream (`add`), and the same as bfloat16 for the
+// branch (`d_y`, may be null); d_gain (PARTS,width) must be zero, or null where there is no gain.
 extern "C" void add_norm_backward(const bf16 *d_out, const float *sum, const float *scale, const float *gain,
                                   const float *d_above, float *d_sum, bf16 *d_y, float *d_gain, int64_t rows,
                                   int64_t width, int64_t threads) {
@@ -89,7 +90,8 @@ void turn(const bf16 *x, bf16 *out, float *scale, const float *gain, const float
         *scale = r = 1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / size + eps);
     }
     for (int64_t j = 0; j < half; j += 16) {
-        __m512 a = _mm512_mul_ps(take16(x + j), _mm512_set1_ps(r)), b = _mm512_mul_ps(take16(x + half + j), _mm512_set1_ps(r));
+        __m512 a = _mm512_mul_ps(take16(x + j), _mm512_set1_ps(r));
+        __m512 b = _mm512_mul_ps(take16(x + half + j), _mm512_set1_ps(r));
         if (gain) a = _mm512_mul_ps(a, take16(gain + j)), b = _mm512_mul_ps(b, take16(gain + half + j));
         const __m512 c = take16(cos + j), s = take16(sin + j);
         put16(out + j, _mm512_fmsub_ps(a, c, _mm512_mul_ps(b, s)));
@@ -104,7 +106,8 @@ void turn_backward(const bf16 *d_out, const bf16 *x, bf16 *d_x, float scale, con
     __m512 d[16], v[16], dot = _mm512_setzero_ps();  // heads of up to 256
     const int64_t n = half / 16;
     for (int64_t j = 0; j < n; j++) {
-        const __m512 a = take16(d_out + 16 * j), b = take16(d_out + half + 16 * j), c = take16(cos + 16 * j), s = take16(sin + 16 * j);
+        const __m512 a = take16(d_out + 16 * j), b = take16(d_out + half + 16 * j);
+        const __m512 c = take16(cos + 16 * j), s = take16(sin + 16 * j);
         d[j] = _mm512_fmadd_ps(a, c, _mm512_mul_ps(b, s));
         d[n + j] = _mm512_fmsub_ps(b, c, _mm512_mul_ps(a, s));
     }

@@ -147,8 +147,8 @@ static inline void block(const float *a, const float *b, float *c, int64_t rows,
     }
 }
 
-// For each block of up to GROUP rows of x and 32 outputs: sums (GROUP,32) of the products with each of `weights`, handed
-// to put(i, j, rows, sums...). The threads of the region share the panels; all have arrived when it returns.
+// For each block of up to GROUP rows of x and 32 outputs: sums (GROUP,32) of the products with each of `weights`,
+// handed to put(i, j, rows, sums...). The threads of the region share the panels; all have arrived when it returns.
 template <class T, int N, class Put>
 static inline void product(const Lines<T> &x, int64_t rows, const T *const (&weights)[N], int64_t outputs, Put put) {
     constexpr int64_t GROUP = Lines<T>::GROUP;

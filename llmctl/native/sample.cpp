@@ -1,7 +1,7 @@
 // The choice of the next token in one call: temperature, top-k, top-p and min-p, and inversion of what is left.
 //
-// It draws what generate/sampling.py draws for the same noise, up to rounding, without a sort of the vocabulary: how far
-// down a filter goes is counted in bins of the weights' own bits, and only the last bin is sorted.
+// It draws what generate/sampling.py draws for the same noise, up to rounding, without a sort of the vocabulary: how
+// far down a filter goes is counted in bins of the weights' own bits, and only the last bin is sorted.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -19,7 +19,8 @@ struct Sampling {
 namespace {
 
 constexpr int64_t BLOCK_SIZE = 64;        // weights that are passed over together
-constexpr int SHIFT = 19, BINS = 1 << 12; // of a weight's bits, which are in the order of the weights: 16 bins a doubling
+// Of a weight's bits, which are in the order of the weights: 16 bins a doubling.
+constexpr int SHIFT = 19, BINS = 1 << 12;
 
 thread_local Scratch of_row;
 
@@ -129,8 +130,8 @@ void one(int64_t *id, float *logprob, const float *logits, int64_t v, double noi
 }  // namespace
 
 // A token and its log-probability, before any filter, for each row of logits (rows, v).
-extern "C" void sample(int64_t *ids, float *logprobs, const float *logits, const double *noise, const Sampling *sampling,
-                       int64_t rows, int64_t v, int64_t threads) {
+extern "C" void sample(int64_t *ids, float *logprobs, const float *logits, const double *noise,
+                       const Sampling *sampling, int64_t rows, int64_t v, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < rows; i++) one(ids + i, logprobs + i, logits + i * v, v, noise[i], *sampling);
 }
