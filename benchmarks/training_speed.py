@@ -3,7 +3,7 @@
     python benchmarks/training_speed.py --nanochat FOLDER [--seconds 30]
 
 FOLDER: a checkout of github.com/karpathy/nanochat (left out: ours alone). Each contender has a process of its own, one
-after the other: model, optimizer and torch.compile or kernels as its own training sets them up, random tokens, steps for
+after the other: model, optimizer, torch.compile or kernels as its own training sets them up, random tokens, steps for
 `--seconds` after compilation and three warm steps. MFU is against the rate of a 2048 x 2048 matrix product in bfloat16,
 measured in the same process; FLOPs a token are 6 a weight in a matrix product and 12 x layers x width x context.
 """
