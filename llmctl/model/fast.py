@@ -57,7 +57,7 @@ def _plain_shape(config: ModelConfig) -> bool:
 
 def _plain(block: nn.Module) -> bool:
     """Whether a block's matrices are what they were made as: adapters and fp8 take their place, FSDP the block's."""
-    matrices = [m for m in block.modules() if hasattr(m, "in_features")]
+    matrices = [m for name, m in block.named_modules() if name.endswith("_proj")]
     return type(block).__name__ == "Block" and all(type(m) is nn.Linear for m in matrices)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from llmctl.model import fast
 from llmctl.model.config import ModelConfig, dial
+from llmctl.model.lora import add_adapters
 from llmctl.model.transformer import Transformer
 from llmctl.native import layers
 from llmctl.native.build import library
@@ -150,9 +151,14 @@ def test_what_the_kernels_do_not_cover_goes_the_usual_way():
     assert not fast.covers(_model(family="qwen2"))  # biases
     assert not fast.covers(_model(head_dim=16))
     assert not fast.covers(_model().bfloat16())
+    eighths = _model()
+    eighths.layers[0].mlp.up_proj = type("Float8Linear", (torch.nn.Linear,), {})(64, 96, bias=False)
+    assert not fast.covers(eighths)
     adapted = _model()
-    adapted.layers[0].mlp.up_proj = type("Adapter", (torch.nn.Linear,), {})(64, 96, bias=False)
+    add_adapters(adapted, 4, 8.0, targets=["o_proj"])
     assert not fast.covers(adapted)
+    _gradients(adapted, torch.randint(64, (2, 32)), None, "autocast")
+    assert adapted.layers[0].self_attn.o_proj.lora_B.grad is not None
 
 
 def test_frozen_weights_get_no_gradient_and_the_rest_theirs():
