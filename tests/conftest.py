@@ -22,6 +22,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_compiled_yet() -> None:
+    """Each file of tests begins with no compiled graphs: a piece of code may be compiled eight times in a process."""
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch"].compiler.reset()
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real public data, or a skip that says why."""
