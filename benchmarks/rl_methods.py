@@ -80,7 +80,8 @@ def settings(args: argparse.Namespace, method: str, seed: int, **more: Any) -> R
 def measure(args: argparse.Namespace, method: str, seed: int, workspace: Workspace, console: Console) -> dict[str, Any]:
     """One run, or the finished one of an earlier call."""
     begun = time.monotonic()
-    config = settings(args, method, seed)
+    # dpo's own settings name comparisons, which are yet to be made.
+    config = settings(args, "grpo" if method == "dpo" else method, seed, out=f"{args.model}-{method}-{seed}")
     if method in ("dpo", "best-of-n"):
         before = right(settings(args, "grpo", seed), args.model, workspace)
         make = by_comparisons if method == "dpo" else by_best_replies
