@@ -113,7 +113,13 @@ def plan(config: PretrainConfig, workspace: Workspace) -> list[tuple[str, str]]:
         *work.derived.reasons,
         ("data", f"{work.training.tokens:,} tokens, seen {epochs:.2f} times"),
         *estimate.rows(
-            shape, work.tokens, min(work.rows, config.rows_at_once), config.context, work.settings, config.price
+            shape,
+            work.tokens,
+            min(work.rows, config.rows_at_once),
+            config.context,
+            work.settings,
+            config.price,
+            sharded=config.train.parallel == "fsdp",
         ),
     ]
 

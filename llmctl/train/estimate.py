@@ -9,6 +9,7 @@ import torch
 
 from llmctl.model.config import ModelConfig
 from llmctl.model.transformer import Transformer
+from llmctl.train import distributed
 from llmctl.train.batch import Batch
 from llmctl.train.device import autocast, best_device, compute_dtype
 from llmctl.train.loss import lm_loss
@@ -48,31 +49,55 @@ def seconds_a_token(shape: ModelConfig, context: int, settings: TrainSettings) -
     return best / (rows * context), f"the best of {taken} measured steps, not compiled"
 
 
-def memory(shape: ModelConfig, rows: int, context: int, settings: TrainSettings) -> int:
-    """Bytes, about: weights, gradients, optimizer state, and the activations of `rows` rows in one pass."""
+def memory(shape: ModelConfig, rows: int, context: int, settings: TrainSettings, parts: int = 1) -> int:
+    """Bytes, about: weights, gradients, optimizer state, and the activations of `rows` rows in one pass.
+
+    With `parts` above 1 it is one process's memory under FSDP2: so large a part of the first three, and what is whole
+    for a while: during a step the embedding and the head with their gradients, and two blocks (the next one is
+    fetched while one computes); between steps, for samples and checkpoints, all the weights once.
+    """
     moments = 2 * shape.parameters() - (shape.matrix_parameters() if settings.optimizer.name == "muon" else 0)
-    weights = 4 * (2 * shape.parameters() + moments)
     # What backward needs of a layer and token: some ten vectors of the width and four of the MLP's, in 2 or 4 bytes.
     size = compute_dtype(settings.precision, best_device()).itemsize
     activations = rows * context * shape.layers * (10 * shape.width + 4 * shape.mlp_width) * size
-    return weights + activations
+    kept = 4 * (2 * shape.parameters() + moments)
+    if parts == 1:
+        return kept + activations
+    blocks = shape.matrix_parameters()
+    fetched = 8 * (shape.parameters() - blocks) + 2 * (size + 4) * blocks // shape.layers
+    return kept // parts + max(fetched + activations, 4 * shape.parameters())
 
 
 def rows(
-    shape: ModelConfig, tokens: int, rows_at_once: int, context: int, settings: TrainSettings, price: float = 0.0
+    shape: ModelConfig,
+    tokens: int,
+    rows_at_once: int,
+    context: int,
+    settings: TrainSettings,
+    price: float = 0.0,
+    sharded: bool = False,
 ) -> list[Any]:
-    """The lines of a plan that every training stage has: (what, how much); its cost where an hour has a `price`."""
+    """The lines of a plan that every training stage has: (what, how much); its cost where an hour has a `price`.
+
+    Under `torchrun` memory is that of a process, which under FSDP2 (`sharded`) has a part of the weights, and time
+    that of one of them measured alone, divided by how many there are: what their traffic costs is not in it.
+    """
+    processes = distributed.size()
     seconds, how = seconds_a_token(shape, context, settings)
+    whole = tokens * seconds / processes
     flops = shape.flops_per_token(context) * tokens
     kind = str(compute_dtype(settings.precision, best_device())).removeprefix("torch.")
+    mine, parts = -(-rows_at_once // processes), processes if sharded else 1
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    times = f"{processes} x " if processes > 1 else ""
     return [
         ("tokens", f"{tokens:,}"),
         ("FLOPs", f"{flops:.2e}"),
-        ("memory", f"about {memory(shape, rows_at_once, context, settings) / 1e6:,.0f} MB"),
+        ("memory", f"about {memory(shape, mine, context, settings, parts) / 1e6:,.0f} MB{each}"),
         ("precision", f"{kind} on {best_device()}"),
-        ("speed", f"{1 / seconds:,.0f} tokens/s ({how})"),
-        ("time", f"about {_minutes(tokens * seconds)}"),
-        *([("cost", f"about {tokens * seconds / 3600 * price:,.2f} at {price:g} an hour")] if price else []),
+        ("speed", f"{times}{1 / seconds:,.0f} tokens/s ({how})"),
+        ("time", f"about {_minutes(whole)}"),
+        *([("cost", f"about {whole / 3600 * price:,.2f} at {price:g} an hour")] if price else []),
     ]
 
 

@@ -14,11 +14,14 @@ from pretrain_made import MadeUp, data_of, make_tokens
 
 from llmctl.errors import UserError
 from llmctl.formats.tokens import TokenReader
+from llmctl.model.config import dial
 from llmctl.model.folder import load_model
 from llmctl.pretrain import stage
 from llmctl.pretrain.config import PretrainConfig, PretrainOptimizerSettings
 from llmctl.pretrain.rules import Derived, derive
 from llmctl.pretrain.windows import Windows, restarted
+from llmctl.train import estimate
+from llmctl.train.settings import TrainSettings
 
 
 def config(**changes: Any) -> PretrainConfig:
@@ -211,3 +214,29 @@ def test_no_held_out_text_is_no_error(workspace, console):
     made = stage.run(config(train={"steps": 2}), workspace, console)
     assert made.figures["headline"]["after"] is None
     assert MadeUp.makes == "tokens"
+
+
+def test_a_plan_for_several_processes_is_of_each_one_and_shorter(workspace, console, monkeypatch):
+    make_tokens(workspace)
+    monkeypatch.setattr(estimate, "seconds_a_token", lambda *_: (0.1, "as said"))
+    alone = dict(stage.plan(config(price=24), workspace))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    found = dict(stage.plan(config(price=24), workspace))
+    assert alone["time"] == "about 17.1 minutes" and found["time"] == "about 4.3 minutes"  # 40 x 256 tokens
+    assert found["speed"] == "4 x 10 tokens/s (as said)" and "0.0" not in found["cost"]
+    assert found["memory"].endswith("in each of 4 processes")
+    large = {"model": {"width": 512}, "train": {"steps": 40}}
+    parted = large | {"train": {"steps": 40, "parallel": "fsdp"}}
+    plans = [dict(stage.plan(config(**given), workspace))["memory"] for given in (large, parted)]
+    whole, part = (int(memory.split()[1].replace(",", "")) for memory in plans)
+    assert part < whole
+
+
+def test_under_fsdp_a_process_needs_its_part_of_what_is_kept():
+    shape = dial(32, 32768, 2048)
+    adamw = TrainSettings.model_validate({"optimizer": {"name": "adamw"}, "precision": "bf16"})
+    no_rows = [estimate.memory(shape, 0, 2048, adamw, parts) for parts in (1, 2, 8)]
+    assert no_rows[0] == 16 * shape.parameters()  # weight, gradient, two moments in float32
+    # Between steps the weights come together once, 4 bytes each; that is more here than what a step fetches.
+    assert no_rows[1:] == [(16 // parts + 4) * shape.parameters() for parts in (2, 8)]
+    assert estimate.memory(shape, 64, 2048, adamw, 8) > no_rows[2] > 0
