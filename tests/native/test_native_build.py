@@ -81,3 +81,28 @@ class TestBuilding:
 
         matrix_gradient(a, b)
         assert torch.equal(a @ b, before)
+
+
+class TestWhatNeedsNoProcessor:
+    """Kernels in standard C++: any processor will do."""
+
+    def test_only_the_compiler_is_asked_for(self, monkeypatch):
+        why_not = build.why_not.__wrapped__
+        monkeypatch.delenv("LLMCTL_NATIVE", raising=False)
+        monkeypatch.setattr(build, "_processor", set)
+        monkeypatch.setattr(build, "compiler", lambda: "/usr/bin/g++")
+        assert "AMX" in why_not() and why_not("head") == why_not() and why_not("bpe") is None
+        monkeypatch.setattr(build, "compiler", lambda: None)
+        assert "compiler" in why_not("bpe")
+        monkeypatch.setenv("LLMCTL_NATIVE", "0")
+        assert why_not("bpe") == why_not() == "LLMCTL_NATIVE=0"
+
+    @pytest.mark.skipif(build.why_not("bpe") is not None, reason="no compiler, or the kernels are off")
+    def test_it_is_made_once_it_is_asked_for(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert not build.is_made("bpe")
+        assert build.library.__wrapped__("bpe") is not None and build.is_made("bpe")
+
+    def test_without_a_compiler_it_is_not_made(self, monkeypatch):
+        monkeypatch.setattr(build, "why_not", lambda name: "they need a C++ compiler")
+        assert not build.is_made("bpe")
