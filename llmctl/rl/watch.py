@@ -21,6 +21,7 @@ def statistics(groups: Sequence[Sequence[Rollout]], rewards: Tensor) -> dict[str
     """The row for the log. `rewards` (P, G) are the totals of `groups`."""
     flat = [r for group in groups for r in group]
     finished = [len(r.sample.ids) for r in flat if not r.truncated]
+    checked = [group for group in groups if group and group[0].item.check]  # others are neither right nor wrong
     spread = has_spread(rewards)
     # The population's deviation where a group is of one reply, which has no other.
     deviation = rewards.std(-1, correction=min(1, rewards.shape[-1] - 1))
@@ -29,9 +30,10 @@ def statistics(groups: Sequence[Sequence[Rollout]], rewards: Tensor) -> dict[str
         "accuracy": mean(r.correct for r in flat),
         "formatted": mean(r.formatted for r in flat),
         "group_std": deviation.nanmean().item(),
-        "groups_without_spread": 1 - spread.float().mean().item(),
-        "groups_all_right": mean(all(r.correct for r in group) for group in groups),
-        "groups_all_wrong": mean(not any(r.correct for r in group) for group in groups),
+        # A reply that is alone is compared with those of other problems, or with a critic: its problem teaches.
+        "groups_without_spread": 1 - spread.float().mean().item() if rewards.shape[-1] > 1 else 0.0,
+        "groups_all_right": mean(all(r.correct for r in group) for group in checked),
+        "groups_all_wrong": mean(not any(r.correct for r in group) for group in checked),
         "length": mean(finished) if finished else None,  # of those that ended: cut ones would only show the limit
         "truncated": mean(r.truncated for r in flat),
         "repetition": mean(repetition(r.sample.ids) for r in flat),
@@ -87,12 +89,12 @@ class Diagnosis:
 
     def _symptoms(self) -> dict[str, tuple[Callable[[], bool], str]]:
         at = self._recent
-        flat, wrong = at("groups_without_spread"), at("groups_all_wrong")
-        why = (
-            "all wrong: make the problems easier, or train sft longer"
-            if wrong > flat / 2
-            else "all right: make the problems harder, there is nothing left to learn"
-        )
+        flat, wrong, right = at("groups_without_spread"), at("groups_all_wrong"), at("groups_all_right")
+        why = "scored alike: the replies hardly differ, or the reward does not see how"
+        if wrong > flat / 2:
+            why = "all wrong: make the problems easier, or train sft longer"
+        elif right > flat / 2:
+            why = "all right: make the problems harder, there is nothing left to learn"
         started = float(self.first.get("length") or 0)
         return {
             "spread": (lambda: flat > 0.9, f"{flat:.0%} of the groups teach nothing, being {why}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -81,6 +82,8 @@ def seen(step: int, gold: list[float], **more: float) -> Seen:
         (seen(2, [0.5] * 8), {}, "gold reward fell from 1.000 at step 1"),
         (seen(2, [0.97] * 8), {}, ""),
         (seen(2, [0.0, *[1.0] * 7]), {}, ""),  # one of eight: within the error of the difference
+        (seen(2, [0.7, 1.0] * 4), {}, ""),  # 2.6 errors: could be luck once
+        (seen(2, [0.5, 0.6] * 4), {}, "fell from 1.000"),  # 24
         (seen(2, [1.0] * 8, kl=9.0), {"kl_budget": 8.0}, "KL to the start is 9.0"),
         (seen(2, [1.0] * 8, repetition=0.6), {}, "60% of the text repeats"),
         (seen(2, [0.8] * 8, length=90.0), {"drop": 0.5}, "grew from 20 to 90"),
@@ -91,6 +94,34 @@ def test_the_verdict(now: Seen, settings: dict, line: str) -> None:
     guard = Guard(GuardSettings(**settings), None, None, None, [], Path(), Console(quiet=True))  # type: ignore[arg-type]
     guard.history = [seen(0, [0.8] * 8), seen(1, [1.0] * 8), now]
     assert (line in guard.verdict(now)) if line else guard.verdict(now) == ""
+
+
+def test_a_fall_that_could_be_luck_has_to_be_seen_twice_running() -> None:
+    guard = Guard(GuardSettings(), None, None, None, [], Path(), Console(quiet=True))  # type: ignore[arg-type]
+    lower, lower_too, well = [0.7, 1.0] * 4, [1.0, 0.7] * 4, [1.0] * 8
+    guard.history = [seen(0, well), seen(1, lower), seen(2, well)]
+    assert guard.verdict(guard.history[-1]) == ""
+    guard.history.append(seen(3, lower))
+    assert guard.verdict(guard.history[-1]) == ""
+    guard.history.append(seen(4, lower_too))
+    assert "fell from 1.000 at step 2 to 0.850" in guard.verdict(guard.history[-1])
+
+
+def test_noise_seldom_stops_a_run_on_a_plateau_and_a_real_fall_does() -> None:
+    """64 prompts with a level of their own each, and noise of 0.4 at every measurement."""
+
+    def stops(fall: float, rng: Random) -> bool:
+        guard = Guard(GuardSettings(), None, None, None, [], Path(), Console(quiet=True))  # type: ignore[arg-type]
+        levels = [rng.gauss(1, 0.5) for _ in range(64)]
+        for step in range(12):
+            guard.history.append(seen(step, [rng.gauss(level - fall * step, 0.4) for level in levels]))
+            if guard.verdict(guard.history[-1]):
+                return True
+        return False
+
+    rng = Random(0)
+    assert sum(stops(0.0, rng) for _ in range(100)) < 40
+    assert all(stops(0.1, rng) for _ in range(50))
 
 
 def test_paired_error() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from llmctl.generate.engine import Sample
 from llmctl.rl.rewards import Rollout
 from llmctl.rl.watch import Diagnosis, repetition, samples_to_show, statistics
-from llmctl.verify import problems
+from llmctl.verify import Item, problems
 
 ITEM = problems("sums", 1, 0, heldout=False)[0]
 FINE = {"groups_without_spread": 0.4, "groups_all_wrong": 0.2, "truncated": 0.0, "repetition": 0.1, "length": 30,
@@ -32,6 +34,18 @@ def test_statistics() -> None:
     assert found["rollout_tokens"] == 21
 
 
+def test_replies_that_a_model_judges_are_neither_right_nor_wrong() -> None:
+    asked = Item("names", "Who is Ann?", "", "", [], False)
+    groups = [[replace(rollout(4, False), item=asked) for _ in range(2)]]
+    found = statistics(groups, torch.tensor([[0.3, 0.7]]))
+    assert found["groups_all_right"] == found["groups_all_wrong"] == found["groups_without_spread"] == 0
+
+
+def test_a_reply_that_is_alone_in_its_group_teaches() -> None:
+    assert statistics([[rollout(4, False)], [rollout(4, True)]], torch.tensor([[0.0], [1.0]]))["group_std"] == 0
+    assert statistics([[rollout(4, False)]], torch.tensor([[0.0]]))["groups_without_spread"] == 0
+
+
 def test_repetition() -> None:
     assert repetition([1, 2, 3]) == 0
     assert repetition(list(range(50))) == 0
@@ -42,7 +56,8 @@ def test_repetition() -> None:
     ("change", "line"),
     [
         ({"groups_without_spread": 1.0, "groups_all_wrong": 1.0}, "all wrong"),
-        ({"groups_without_spread": 1.0, "groups_all_wrong": 0.0}, "all right"),
+        ({"groups_without_spread": 1.0, "groups_all_wrong": 0.0, "groups_all_right": 1.0}, "all right"),
+        ({"groups_without_spread": 1.0, "groups_all_wrong": 0.0}, "scored alike"),
         ({"truncated": 0.5}, "raise rollouts.max_new_tokens"),
         ({"reward_overlong": -0.4}, "lower method.overlong"),
         ({"repetition": 0.9}, "repeats itself"),
