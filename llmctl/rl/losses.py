@@ -105,6 +105,14 @@ def dpo(
     return loss, margin
 
 
+def sequence_nll(logp: Tensor, tokens: Tensor) -> Tensor:
+    """-log p a token of whole replies, (P,), from their log-probabilities and lengths: what Iterative RPO (arXiv
+    2404.19733, equation 1; TRL's `rpo_alpha`) adds to DPO's loss for the better reply of each pair. DPO asks only that
+    the better one gain on the worse one, which it also does where both become less likely.
+    """
+    return -logp / tokens
+
+
 def adapted(beta: float, kl: float, target: float, replies: int, horizon: float) -> float:
     """The adaptive KL controller (arXiv 1909.08593, section 2.2): beta after `replies` more replies with a mean KL of
     `kl` nats each; it moves by at most a fifth in `horizon` replies.

@@ -44,20 +44,21 @@ def rows_for(count: int, width: int, tokens: int) -> int:
     return min(range(most, (most - 1) // 2, -1), key=lambda n: -count % n)
 
 
-def shape_for(rows: Rows, longest: int, tokens: int) -> Shape:
-    """The shape that suits these replies, and others of the same run."""
+def shape_for(rows: Rows, longest: int, tokens: int, together: int = 1) -> Shape:
+    """The shape that suits these replies, and others of the same run; `together` as in `packed`."""
     width = width_for(max(longest, int(rows["lengths"].max())), tokens)
-    return Shape(rows_for(len(_fit(rows, width)), width, tokens), width)
+    return Shape(rows_for(len(_fit(rows, width, together)), width, tokens), width)
 
 
-def packed(rows: Rows, shape: Shape, full: bool = False) -> list[Batch]:
-    """The replies as micro-batches, the last one filled up with empty rows if all are to be `full`.
+def packed(rows: Rows, shape: Shape, full: bool = False, together: int = 1) -> list[Batch]:
+    """The replies as micro-batches, the last one filled up with empty rows if all are to be `full`. So many neighbours
+    as `together` says share a row, whatever else is in it: the two of a comparison, whose loss is one.
 
     What `rows` has for each token goes along in `extra`; and `at` (B, T), the place of a position's token among those
     of `rows`, flat, `row`, which reply that is, and `units` (B,), the sum of those of a row's replies. Each reply's
     positions and segment are its own; padding has position 0 and a segment for itself.
     """
-    members = _fit(rows, shape.width)
+    members = _fit(rows, shape.width, together)
     count = -(-len(members) // shape.rows) * shape.rows if full else len(members)
     at, positions, segments = _places(rows, members, count, shape.width)
     there, found = at >= 0, at.clamp(min=0)
@@ -68,8 +69,11 @@ def packed(rows: Rows, shape: Shape, full: bool = False) -> list[Batch]:
     return [_batch({k: v[i : i + shape.rows] for k, v in cells.items()}) for i in passes]
 
 
-def _fit(rows: Rows, width: int) -> list[list[int]]:
-    return best_fit([(i, n) for i, n in enumerate(rows["lengths"].tolist()) if n], width)
+def _fit(rows: Rows, width: int, together: int) -> list[list[int]]:
+    """Which replies are in each row."""
+    sizes = rows["lengths"].view(-1, together).sum(-1).tolist()
+    found = best_fit([(i, n) for i, n in enumerate(sizes) if n], width)
+    return [[i * together + j for i in row for j in range(together)] for row in found]
 
 
 def _places(rows: Rows, members: list[list[int]], count: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,8 +16,10 @@ from llmctl.formats.comparisons import read_comparisons
 from llmctl.model.chat_format import render
 from llmctl.model.folder import load_model, save_model
 from llmctl.model.tokenizer import Tokenizer
-from llmctl.rl.config import RlConfig
-from llmctl.rl.losses import dpo
+from llmctl.rl.collate import Rows
+from llmctl.rl.config import MethodSettings, RlConfig
+from llmctl.rl.losses import dpo, sequence_nll
+from llmctl.rl.packs import packed, shape_for
 from llmctl.rl.policy import rows_of, token_logprobs, trained
 from llmctl.train import distributed
 from llmctl.train.batch import Batch
@@ -66,7 +68,7 @@ def run(config: RlConfig, workspace: Workspace, console: Console) -> Artifact:
             console.warn(f"rl: comparisons left out: {pairs.left_out}")
         model = model.to(best_device())
         reference = copy.deepcopy(model).requires_grad_(False)
-        loss = DpoLoss(reference, config.method.beta, config.method.label_smoothing)
+        loss = DpoLoss(reference, config.method)
         source = PairSource(pairs.train, config.rollouts.prompts, config.micro_tokens, config.seed)
 
         def measure(step: int, _: nn.Module) -> dict[str, Any]:
@@ -133,61 +135,66 @@ class PairSource:
         """The micro-batches of update `step`."""
         drawn = [self.pairs[i] for _, i in self.order.take(step * self.count, self.count)]
         mine = drawn[distributed.rank() :: distributed.size()]  # a pair stays together
-        return [replace(collate(part), divided=distributed.size() > 1) for part in cuts(mine, self.micro_tokens)]
+        return [replace(b, divided=distributed.size() > 1) for b in batches(mine, self.micro_tokens)]
 
 
-def cuts(pairs: Sequence[Pair], tokens: int) -> Iterator[list[Pair]]:
-    """The pairs, shortest first, in parts of at most `tokens` tokens when padded, or of one pair."""
-    part: list[Pair] = []
-    for pair in sorted(pairs, key=lambda p: max(len(p.better), len(p.worse))):
-        if part and 2 * (len(part) + 1) * max(len(pair.better), len(pair.worse)) > tokens:
-            yield part
-            part = []
-        part.append(pair)
-    if part:
-        yield part
+def batches(pairs: Sequence[Pair], tokens: int) -> list[Batch]:
+    """The pairs packed into micro-batches of at most `tokens` tokens, or of one pair: both replies in one row."""
+    rows = collate(pairs)
+    longest = max(len(p.better) + len(p.worse) for p in pairs) - 2
+    return packed(rows, shape_for(rows, longest, tokens, together=2), together=2)
 
 
-def collate(pairs: Sequence[Pair]) -> Batch:
-    """(2P, T): the better and the worse reply of each pair, one below the other; `extra["share"]` (2P,)."""
+def collate(pairs: Sequence[Pair]) -> Rows:
+    """(2P, T) each: the better and the worse reply of each pair, one below the other. The weights of a reply's tokens
+    are the share of its pair, and 0 in the prompt; `units` (2P,) has that share once a pair.
+    """
     rows = [ids for p in pairs for ids in (p.better, p.worse)]
-    width = max(map(len, rows))
-    ids, weights = torch.zeros(len(rows), width, dtype=torch.int64), torch.zeros(len(rows), width)
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
+    weights = torch.zeros(ids.shape)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
-        weights[i, pairs[i // 2].prompt : len(row)] = 1.0
-    share = torch.tensor([p.share for p in pairs]).repeat_interleave(2)
-    return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), weights[:, 1:].contiguous(),
-                 extra={"share": share}, tokens=sum(map(len, rows)))  # fmt: skip
+        weights[i, pairs[i // 2].prompt : len(row)] = pairs[i // 2].share
+    return {
+        "ids": ids[:, :-1].contiguous(),
+        "targets": ids[:, 1:].contiguous(),
+        "weights": weights[:, 1:].contiguous(),
+        "units": torch.tensor([unit for p in pairs for unit in (p.share, 0.0)]),
+        "lengths": torch.tensor([len(row) - 1 for row in rows]),
+    }
 
 
 @dataclass
 class DpoLoss:
-    """DPO's loss on a batch of pairs, against the frozen `reference`."""
+    """DPO's loss on a batch of pairs, against the frozen `reference`, and the better reply's own where it is asked for:
+    its -log p a token, times `method.sft_weight`.
+    """
 
     reference: nn.Module
-    beta: float
-    smoothing: float
+    method: MethodSettings
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """The loss, each prompt counting once."""
-        policy = reply_logprobs(model, batch)
+        whose = rows_of(batch).unique(return_inverse=True)[1]  # the replies here, numbered better, worse, better, ...
+        tokens = per_reply(torch.ones(len(whose), device=whose.device), whose)
+        share = per_reply(trained(batch.weights, batch), whose) / tokens
+        policy = per_reply(token_logprobs(model, batch, 1.0)[0], whose)
         with torch.no_grad():
-            reference = reply_logprobs(self.reference, batch)
-        losses, margin = dpo(policy[0::2], policy[1::2], reference[0::2], reference[1::2], self.beta, self.smoothing)
-        share = batch.extra["share"][0::2]
-        logs = {"accuracy": (margin > 0).float(), "margin": margin, "chosen": policy[0::2] - reference[0::2],
-                "rejected": policy[1::2] - reference[1::2]}  # fmt: skip
-        return Loss(
-            (losses * share).sum(), share.sum(), {k: float((v.detach() * share).sum()) for k, v in logs.items()}
+            reference = per_reply(token_logprobs(self.reference, batch, 1.0)[0], whose)
+        m, better, worse = self.method, slice(0, None, 2), slice(1, None, 2)
+        losses, margin = dpo(
+            policy[better], policy[worse], reference[better], reference[worse], m.beta, m.label_smoothing
         )
+        nll, share = sequence_nll(policy[better], tokens[better]), share[better]
+        logs = {"accuracy": (margin > 0).float(), "margin": margin, "chosen": policy[better] - reference[better],
+                "rejected": policy[worse] - reference[worse], "chosen_nll": nll}  # fmt: skip
+        total = ((losses + m.sft_weight * nll) * share).sum()
+        return Loss(total, share.sum(), {k: float((v.detach() * share).sum()) for k, v in logs.items()})
 
 
-def reply_logprobs(model: nn.Module, batch: Batch) -> Tensor:
-    """(B,): the log-probability of each row's reply, the sum over its tokens."""
-    logp, _ = token_logprobs(model, batch, 1.0)
-    weighted = logp * trained(batch.weights, batch)
-    return torch.zeros(len(batch.ids), device=logp.device).index_add(0, rows_of(batch), weighted)
+def per_reply(values: Tensor, whose: Tensor) -> Tensor:
+    """(R,) sums of a number a trained token (N,) over each reply, whose number `whose` (N,) int64 says."""
+    return torch.zeros(int(whose.max()) + 1, device=values.device).index_add(0, whose, values)
 
 
 @torch.no_grad()
@@ -196,9 +203,9 @@ def heldout(config: RlConfig, model: nn.Module, loss: DpoLoss, pairs: Sequence[P
     sums: dict[str, float] = {}
     total = count = 0.0
     device = next(model.parameters()).device
-    for part in cuts(pairs[: config.eval_items], config.micro_tokens):
+    for batch in batches(pairs[: config.eval_items], config.micro_tokens):
         with autocast(config.train.precision, device):
-            found = loss(model, collate(part).to(device))
+            found = loss(model, batch.to(device))
         total, count = total + float(found.total), count + float(found.count)
         sums = {k: sums.get(k, 0.0) + v for k, v in found.logs.items()}
     return {"heldout_accuracy": sums["accuracy"] / count, "heldout_loss": total / count}

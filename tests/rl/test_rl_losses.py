@@ -21,6 +21,7 @@ from llmctl.rl.losses import (
     kl_penalty,
     sampler_weight,
     sequence_logp,
+    sequence_nll,
     unclipped_surrogate,
     value_loss,
 )
@@ -141,6 +142,10 @@ def test_dpo_by_hand() -> None:
     assert float(found) == pytest.approx(math.log1p(math.exp(-0.3)))
     smoothed, _ = dpo(*(torch.tensor([x]) for x in (-1.0, -3.0, -2.0, -2.5)), beta=0.2, smoothing=0.1)
     assert float(smoothed) == pytest.approx(0.9 * math.log1p(math.exp(-0.3)) + 0.1 * math.log1p(math.exp(0.3)))
+
+
+def test_likelihood_of_a_whole_reply_by_hand() -> None:
+    assert sequence_nll(torch.tensor([-6.0, -2.0]), torch.tensor([4.0, 1.0])).tolist() == [1.5, 2.0]
 
 
 def test_the_controller_moves_by_at_most_a_fifth_in_a_horizon() -> None:

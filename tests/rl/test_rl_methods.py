@@ -305,11 +305,28 @@ def test_dpo_learns_which_reply_is_better(tmp_path: Path, workspace: Workspace, 
                       train={"steps": 12, "precision": "fp32", "optimizer": {"lr": 3e-3}})  # fmt: skip
     made = run(settings, workspace, Console(quiet=True))
     rows = [r for r in made.metrics() if "margin" in r]
-    assert rows[0]["margin"] == 0 and rows[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
-    assert rows[-1]["margin"] > 0.05 and rows[-1]["chosen"] > rows[-1]["rejected"]
+    assert rows[0]["margin"] == 0 and settings.method.sft_weight
+    assert rows[0]["loss"] == pytest.approx(0.6931 + settings.method.sft_weight * rows[0]["chosen_nll"], abs=1e-3)
+    assert rows[-1]["margin"] > 0.05 and rows[-1]["chosen"] > 0 > rows[-1]["rejected"]
     assert made.figures["accuracy_after"] == 1.0
     assert made.figures["left_out"] == {"tied": 1, "too_long": 0, "unreadable": 2}
     assert "1 without a better reply" in capsys.readouterr().err
+
+
+def test_with_its_likelihood_the_better_of_two_near_replies_gains_more(
+    tmp_path: Path, workspace: Workspace, console: Console
+) -> None:
+    rows = [{"prompt": f"What is {i}?", "chosen": "The answer is 46. it is 46", "rejected": "The answer is 41. it is 41"}
+            for i in range(40)]  # fmt: skip
+    (tmp_path / "near.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    gained = {}
+    for weight in (0.0, 5.0):
+        settings = config(tmp_path, {"name": "dpo", "sft_weight": weight}, data=[str(tmp_path / "near.jsonl")],
+                          rollouts={"prompts": 8}, train={"steps": 12, "precision": "fp32", "optimizer": {"lr": 1e-3}},
+                          out=f"w{weight:g}")  # fmt: skip
+        gained[weight] = [r for r in run(settings, workspace, console).metrics() if "margin" in r][-1]
+    assert gained[5.0]["chosen"] > gained[0.0]["chosen"] + 1
+    assert gained[5.0]["chosen_nll"] < gained[0.0]["chosen_nll"]
 
 
 def test_dpo_needs_comparisons_that_compare(tmp_path: Path, workspace: Workspace, console: Console) -> None:
