@@ -8,6 +8,7 @@ practises such sums, every seed with other problems and other samples; before an
 problems are answered greedily. `best-of-n` trains nothing, so its right replies are learned by `sft`; `dpo` gets
 comparisons of a right with a wrong reply of the model's own. A finished run of an earlier call is taken as it is. The
 interval of a row is Wilson's of one model on these problems, that of a method the standard error over the seeds.
+Minutes are those on the clock and those that processors worked, which say more where others work on the same machine.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from llmctl.verify.statistics import wilson
 from llmctl.workspace import Workspace
 
 # AdamW's steps have the same size whatever the gradient's, so one rate does for all but those that take several updates
-# on one set of roll-outs, and dpo, which has no new ones.
-RATES = {"ppo": 2e-5, "gspo": 3e-5, "dpo": 2e-5}
+# on one set of roll-outs.
+RATES = {"ppo": 2e-5, "gspo": 3e-5}
 
 
 def main() -> None:
     args = arguments()
     workspace, console = Workspace(args.workspace), Console()
     rows = [measure(args, m, seed, workspace, console) for m in args.methods for seed in args.seeds]
-    columns = ("method", "seed", "before", "95 %", "after", "95 %", "gain", "minutes")
+    columns = ("method", "seed", "before", "95 %", "after", "95 %", "gain", "minutes", "of a core")
     console.table(f"sums, {args.items} held-out problems", columns, [shown(r) for r in rows])
     for method in args.methods:
         after = [100 * r["after"] for r in rows if r["method"] == method]
@@ -63,10 +64,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def settings(args: argparse.Namespace, method: str, seed: int, **more: Any) -> RlConfig:
+def settings(args: argparse.Namespace, method: str, seed: int, steps: int = 0, **more: Any) -> RlConfig:
     """The quickstart's problems and roll-outs, with another method."""
     rate = args.rate or RATES.get(method, 5e-5)
-    steps = args.steps * PRESETS[method].get("updates", 1)  # as many roll-outs for every method
+    steps = steps or args.steps * PRESETS[method].get("updates", 1)  # as many roll-outs for every method
     # Room behind the longest answer (44 tokens): DAPO takes rewards off what comes near the end of it.
     base = {
         "out": f"{args.model}-{method}-{seed}", "model": args.model, "seed": seed, "task": "sums",
@@ -79,7 +80,7 @@ def settings(args: argparse.Namespace, method: str, seed: int, **more: Any) -> R
 
 def measure(args: argparse.Namespace, method: str, seed: int, workspace: Workspace, console: Console) -> dict[str, Any]:
     """One run, or the finished one of an earlier call."""
-    begun = time.monotonic()
+    begun, worked = time.monotonic(), time.process_time()
     # dpo's own settings name comparisons, which are yet to be made.
     config = settings(args, "grpo" if method == "dpo" else method, seed, out=f"{args.model}-{method}-{seed}")
     if method in ("dpo", "best-of-n"):
@@ -90,7 +91,8 @@ def measure(args: argparse.Namespace, method: str, seed: int, workspace: Workspa
         found = (workspace.current(config) or run(config, workspace, console)).figures
         before, after = found["accuracy_before"], found["accuracy_after"]
     return {"method": method, "seed": seed, "items": args.items, "before": before, "after": after,
-            "steps": args.steps, "minutes": (time.monotonic() - begun) / 60}  # fmt: skip
+            "steps": args.steps, "minutes": (time.monotonic() - begun) / 60,
+            "cpu_minutes": (time.process_time() - worked) / 60}  # fmt: skip
 
 
 def by_best_replies(args: argparse.Namespace, config: RlConfig, workspace: Workspace, console: Console) -> str:
@@ -121,7 +123,9 @@ def by_comparisons(args: argparse.Namespace, config: RlConfig, workspace: Worksp
                         pairs.append({"prompt": good[0].item.question, "chosen": good[0].sample.text,
                                       "rejected": bad[0].sample.text})  # fmt: skip
         file.write_text("".join(json.dumps(p) + "\n" for p in pairs), encoding="utf-8")
-    tuned = settings(args, "dpo", config.seed, data=[str(file)])
+    # Twice over its comparisons, as best-of-n's sft goes over its replies.
+    steps = max(1, 2 * file.read_text(encoding="utf-8").count("\n") // args.prompts)
+    tuned = settings(args, "dpo", config.seed, steps, data=[str(file)])
     return (workspace.current(tuned) or run(tuned, workspace, console)).name
 
 
@@ -140,7 +144,7 @@ def shown(row: dict[str, Any]) -> list[str]:
 
     gain = 100 * (row["after"] - row["before"])
     return [row["method"], str(row["seed"]), *share(row["before"]), *share(row["after"]), f"{gain:+.1f} points",
-            f"{row['minutes']:.1f}"]  # fmt: skip
+            f"{row['minutes']:.1f}", f"{row['cpu_minutes']:.1f}"]  # fmt: skip
 
 
 if __name__ == "__main__":
