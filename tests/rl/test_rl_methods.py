@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -242,6 +243,28 @@ def test_one_graph_serves_a_compiled_run(tmp_path: Path) -> None:
     assert passes > 3 and counter.frame_count == 1
 
 
+@pytest.mark.slow
+def test_compiled_ppo_learns_what_it_learns_as_it_is(
+    tmp_path: Path, workspace: Workspace, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Policy and critic are compiled each by itself, and the critic is also asked without gradients, for its values.
+    What dynamo traces is run as it is: inductor gives the same, and takes a minute and a half.
+    """
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    found = {}
+    for compiles in (False, True):
+        torch.compiler.reset()
+        settings = config(
+            tmp_path, {"name": "ppo", "updates": 2}, out=f"c{compiles}".lower(),
+            train={"steps": 4, "precision": "fp32", "compile": compiles},
+        )  # fmt: skip
+        found[compiles] = [r for r in run(settings, workspace, console).metrics() if "value_loss" in r]
+    assert len(found[True]) == len(found[False]) == 4
+    for compiled, plain in zip(found[True], found[False], strict=True):
+        for key in ("loss", "value_loss", "entropy", "kl", "grad_norm"):
+            assert compiled[key] == pytest.approx(plain[key], rel=1e-3, abs=1e-5), key
+
+
 def test_the_reward_is_earned_at_the_last_token_and_the_penalty_at_each(tmp_path: Path) -> None:
     p = practice(
         tmp_path, {"name": "ppo", "whiten": False, "gae_lambda": 1.0, "kl_target": 0}, train={"precision": "fp32"}
@@ -316,8 +339,8 @@ def test_dpo_learns_which_reply_is_better(tmp_path: Path, workspace: Workspace, 
 def test_with_its_likelihood_the_better_of_two_near_replies_gains_more(
     tmp_path: Path, workspace: Workspace, console: Console
 ) -> None:
-    rows = [{"prompt": f"What is {i}?", "chosen": "The answer is 46. it is 46", "rejected": "The answer is 41. it is 41"}
-            for i in range(40)]  # fmt: skip
+    near = {"chosen": "The answer is 46. it is 46", "rejected": "The answer is 41. it is 41"}
+    rows = [{"prompt": f"What is {i}?", **near} for i in range(40)]
     (tmp_path / "near.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     gained = {}
     for weight in (0.0, 5.0):
