@@ -4,7 +4,8 @@
 
 TEXTS: rows with `author` and `text`; the authors whose name hashes lowest are held out, so nobody is on both sides.
 One vocabulary of 8,192 for all; context 256; compilation is not counted; every contender has a process of its own. Both
-see the same stream of random windows under the same schedule, set by the clock: 2 % up, the second half down.
+see the same windows in the same order, each once an epoch, under the same schedule, set by the clock: 2 % up, the
+second half down.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--family", default="qwen3")
-    parser.add_argument("--set", action="append", default=[], help="optimizer settings: lr=0.01, matrix_lr=0.02")
+    parser.add_argument("--untied", action="store_true", help="ours: a head of its own")
+    parser.add_argument("--set", action="append", default=[], help="ours: rates other than the rules': lr=0.01")
     parser.add_argument("--only", default="", help=argparse.SUPPRESS)
     parser.add_argument("--data", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -74,12 +76,13 @@ def prepare(texts: Path, folder: Path) -> str:
 
 
 def rows_of(folder: Path, rows: int, seed: int) -> Any:
-    """An endless stream of (rows, 257) tokens at random places of the training text."""
+    """An endless stream of (rows, 257) tokens: all of the training text in random order, then again, cut elsewhere."""
     ids = np.load(folder / "train.npy", mmap_mode="r")
     generator = np.random.default_rng(seed)
     while True:
-        starts = generator.integers(len(ids) - 257, size=rows)
-        yield torch.from_numpy(np.stack([ids[s : s + 257] for s in starts]).astype(np.int64))
+        starts = generator.integers(256) + 256 * generator.permutation((len(ids) - 257) // 256)
+        for at in range(0, len(starts) - rows + 1, rows):
+            yield torch.from_numpy(np.stack([ids[s : s + 257] for s in starts[at : at + rows]]).astype(np.int64))
 
 
 @torch.no_grad()
@@ -103,19 +106,22 @@ def schedule(share: float) -> float:
 def ours(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     from llmctl.model.config import dial
     from llmctl.model.transformer import Transformer
+    from llmctl.pretrain.config import PretrainConfig
+    from llmctl.pretrain.rules import derive
     from llmctl.train.batch import Batch
     from llmctl.train.compiling import as_trained
     from llmctl.train.device import autocast
     from llmctl.train.loss import lm_loss
     from llmctl.train.memory import keep
     from llmctl.train.optimizer import Optimizer
-    from llmctl.train.settings import OptimizerSettings
 
     torch.manual_seed(0)
-    model = Transformer(dial(given.depth, 8192, 256, family=given.family))
+    shape = dial(given.depth, 8192, 256, family=given.family, tie_embeddings=False if given.untied else None)
+    model = Transformer(shape)
     sets = {key: float(value) for key, value in (s.split("=") for s in given.set)}
+    config = PretrainConfig.model_validate({"tokens": "novels", "train": {"optimizer": sets}})
     keep()
-    optimizer, forward = Optimizer(model, OptimizerSettings(**sets)), as_trained(model)
+    optimizer, forward = Optimizer(model, derive(config, shape, 1).optimizer), as_trained(model)
     cpu = torch.device("cpu")
 
     def step(ids: torch.Tensor, rate: float) -> None:

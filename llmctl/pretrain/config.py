@@ -56,6 +56,12 @@ class PretrainOptimizerSettings(OptimizerSettings):
     """Learning rate of AdamW: embeddings, head and vectors, or everything with `adamw`. The rule: 0.01 x sqrt(256 /
     width). 120 updates of 2,048 tokens at depth 3 gave 2.23 bits a byte with 0.003, 2.15 with 0.01 and 2.13 with 0.02,
     which a longer run would find high. For `adamw` give it: 0.003 at width 256."""
+    embedding_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate of the embedding where the head is a table of its own (`model.tie_embeddings: false`), under
+    `muon`. The rule: 0.3 x sqrt(256 / width), thirty times the head's, as nanochat has it: a row moves only when its
+    token is there."""
+    head_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate of such a head. The rule: 0.01 x sqrt(256 / width)."""
 
 
 class PretrainTrainSettings(TrainSettings):

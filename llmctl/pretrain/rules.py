@@ -15,7 +15,8 @@ from llmctl.train.settings import OptimizerSettings
 # rule then meets both what was measured here (4,096 at a million tokens) and GPT-2's half a million at ten billion.
 _BATCH, _BATCH_AT = 4096, 1e6
 _MATRIX_LR = 0.02  # Muon's step is relative to the weights: measured here at width 256, published for 768
-_LR, _LR_AT = 0.01, 256  # AdamW's, measured here at width 256; by the root of the width, as nanochat scales it
+# AdamW's, measured here at width 256; by the root of the width, as nanochat scales them.
+_LR, _EMBEDDING_LR, _HEAD_LR, _AT = 0.01, 0.3, 0.01, 256
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,18 @@ def _batch(config: PretrainConfig, budget: float) -> tuple[int, str]:
 
 
 def _optimizer(config: PretrainConfig, shape: ModelConfig) -> tuple[OptimizerSettings, str]:
-    given = config.train.optimizer
-    lr = given.lr or _LR * math.sqrt(_LR_AT / shape.width)
-    matrix_lr = given.matrix_lr or _MATRIX_LR
-    adam = f"AdamW {lr:.3g} ({'given' if given.lr else f'{_LR} x sqrt({_LR_AT} / width)'})"
-    muon = f"Muon {matrix_lr:g} ({'given' if given.matrix_lr else 'at every size'}), "
-    return given.model_copy(update={"lr": lr, "matrix_lr": matrix_lr}), (muon if given.name == "muon" else "") + adam
+    given, by_width = config.train.optimizer, math.sqrt(_AT / shape.width)
+    chosen, said = {"lr": given.lr or _LR * by_width}, [_said("AdamW", given.lr, _LR, by_width)]
+    if given.name == "muon":
+        chosen["matrix_lr"] = given.matrix_lr or _MATRIX_LR
+        said.insert(0, f"Muon {chosen['matrix_lr']:g} ({'given' if given.matrix_lr else 'at every size'})")
+    if given.name == "muon" and not shape.tie_embeddings:
+        chosen["embedding_lr"] = given.embedding_lr or _EMBEDDING_LR * by_width
+        chosen["head_lr"] = given.head_lr or _HEAD_LR * by_width
+        said.append(_said("embedding", given.embedding_lr, _EMBEDDING_LR, by_width))
+        said.append(_said("head", given.head_lr, _HEAD_LR, by_width))
+    return given.model_copy(update=chosen), ", ".join(said)
+
+
+def _said(what: str, given: float, at_256: float, by_width: float) -> str:
+    return f"{what} {given or at_256 * by_width:.3g} ({'given' if given else f'{at_256:g} x sqrt({_AT} / width)'})"

@@ -34,8 +34,8 @@ class TokenizeConfig(StageSettings):
     """Other tokenizers to count the held-out text with, as `tokenizer` names them: GPT-2's files or GPT-4's
     `cl100k_base.tiktoken` show what a vocabulary is worth."""
     max_train_chars: int = Field(200_000_000, ge=1)
-    """How many characters to learn the vocabulary from; the first ones of the training split. About half a
-    minute for 200 M, and more changes little."""
+    """How many characters to learn the vocabulary from; the first ones of the training split. About 5 s of
+    a core for 200 M with a C++ compiler, half a minute without, and more changes little."""
     val_fraction: float = Field(0.02, gt=0, le=0.5)
     """The part held out to measure on, chosen by the hash of each document's text, so that copies of one text are never
     on both sides. A corpus too small to hold out a document gives the tail of one."""

@@ -9,6 +9,7 @@ go through it together: a small model has many, and one batched product costs le
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -146,13 +147,9 @@ class Optimizer:
         muon = settings.name == "muon"
         self.params = list(named.values())
         self._muon = Muon(matrices if muon else {}, settings.momentum, settings.weight_decay, dtype, shards)
-        self._adam_names = list(rest) if muon else [*matrices, *rest]
-        decayed = [] if muon else list(matrices.values())
-        groups = [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": list(rest.values()), "weight_decay": 0.0},
-        ]
-        groups = [g for g in groups if g["params"]]
+        groups = _groups(rest if muon else {**matrices, **rest}, settings)
+        self._adam_names = [name for group in groups for name in group.pop("names")]
+        self._rates = [group["lr"] for group in groups]
         # One pass over the memory instead of a dozen; torch has it for CPU and CUDA.
         fused = bool(self.params) and self.params[0].device.type in ("cpu", "cuda")
         self._adam = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=fused) if groups else None
@@ -161,8 +158,8 @@ class Optimizer:
         """One update with the learning rates times `rate`; the gradients are used up."""
         self._muon.step(self.settings.matrix_lr * rate)
         if self._adam is not None:
-            for group in self._adam.param_groups:
-                group["lr"] = self.settings.lr * rate
+            for group, lr in zip(self._adam.param_groups, self._rates, strict=True):
+                group["lr"] = lr * rate
             self._adam.step()
         self.clear()
 
@@ -196,6 +193,26 @@ class Optimizer:
 def is_block_matrix(name: str, p: Tensor) -> bool:
     """Whether a weight is a matrix inside a block. Embeddings and heads are tables of vectors: not for Muon."""
     return p.ndim == 2 and "layers." in name
+
+
+def _groups(params: dict[str, Tensor], settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """AdamW's groups: matrices with their decay, then tables and vectors without, each with its rate and its names."""
+    own_head = any("lm_head" in name for name in params)
+
+    def kind(name: str) -> tuple[float, float]:
+        if is_block_matrix(name, params[name]):
+            return settings.lr, settings.weight_decay
+        if "lm_head" in name:
+            return settings.head_lr or settings.lr, 0.0
+        return (settings.embedding_lr if own_head and "embed_tokens" in name else 0.0) or settings.lr, 0.0
+
+    found: dict[tuple[float, float], list[str]] = defaultdict(list)
+    for name in params:
+        found[kind(name)].append(name)
+    return [
+        {"names": names, "params": [params[n] for n in names], "lr": lr, "weight_decay": decay}
+        for (lr, decay), names in found.items()
+    ]
 
 
 def _grad(p: Tensor) -> Tensor:

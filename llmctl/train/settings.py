@@ -22,6 +22,11 @@ class OptimizerSettings(Settings):
     """Learning rate of AdamW: embeddings, head and vectors, or everything with `adamw` (0.003 suits that better). 120
     updates of 2,048 tokens at depth 3 gave 2.23 bits a byte with 0.003, 2.15 with 0.01 and 2.13 with 0.02, which a
     longer run would find high."""
+    embedding_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate of the embedding in a model whose head is a table of its own; 0 takes `lr`. A row moves only when
+    its token is there, so it may go far: thirty times the head's rate, as nanochat has it."""
+    head_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate of a head of its own; 0 takes `lr`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Decoupled weight decay of the matrices, times the learning rate each step. Vectors and embeddings have none."""
     betas: tuple[float, float] = (0.9, 0.95)

@@ -137,6 +137,12 @@ def test_the_dial_sets_batch_and_rates_by_its_rules(workspace):
     assert (at(1e6, train=train).optimizer.lr, at(1e6, train=train).optimizer.matrix_lr) == (0.5, 0.25)
     wide = replace(shape, width=1024, heads=16, kv_heads=16, head_dim=64)
     assert derive(free, wide, 10**9).optimizer.lr == pytest.approx(0.005)
+    parted = derive(free, replace(wide, tie_embeddings=False), 10**9)
+    assert (parted.optimizer.embedding_lr, parted.optimizer.head_lr) == pytest.approx((0.15, 0.005))
+    assert "embedding 0.15" in dict(parted.reasons)["learning rates"]
+    given = train.model_copy(update={"optimizer": PretrainOptimizerSettings(embedding_lr=0.1, head_lr=0.2)})
+    parted = derive(free.model_copy(update={"train": given}), replace(wide, tie_embeddings=False), 10**9)
+    assert (parted.optimizer.embedding_lr, parted.optimizer.head_lr) == (0.1, 0.2)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama", "nanochat", "gpt2"])

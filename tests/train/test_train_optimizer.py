@@ -6,6 +6,8 @@ import pytest
 import torch
 from train_tiny import RandomTokens, TinyModel
 
+from llmctl.model.config import dial
+from llmctl.model.transformer import Transformer
 from llmctl.train.loss import lm_loss
 from llmctl.train.optimizer import Optimizer, is_block_matrix, orthogonalize
 from llmctl.train.order import Shuffle
@@ -71,6 +73,21 @@ def test_what_goes_to_which_optimizer():
     assert matrices == {f"layers.{i}.{k}.weight" for i in range(2) for k in ("up", "down")}
     state = Optimizer(model, OptimizerSettings()).state()
     assert {k.removesuffix(".momentum") for k in state} == matrices
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_head_of_its_own_and_its_embedding_have_their_rates(name):
+    """Adam's first step moves every weight that has a gradient by its rate."""
+    rates = OptimizerSettings(name=name, lr=0.01, embedding_lr=0.3, head_lr=0.002, weight_decay=0.0)
+    for tied, expected in ((False, {"embed_tokens": 0.3, "lm_head": 0.002}), (True, {"embed_tokens": 0.01})):
+        model = Transformer(dial(2, 64, 16, width=32, head_dim=16, tie_embeddings=tied))
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        Optimizer(model, rates).step(0.5)
+        moved = {n: float((before[n] - p.detach()).abs().mean()) for n, p in model.named_parameters()}
+        for part, rate in {**expected, "norm": 0.01}.items():
+            assert moved[f"{part}.weight"] == pytest.approx(0.5 * rate, rel=1e-3), (tied, part)
 
 
 def test_warmup_constant_cooldown():
