@@ -101,20 +101,19 @@ GSM8K = [
 
 RLHF = [
     *_SMALL_CHAT,
-    "lessons.mix={sums: 40, names: 40, identity: 20}",
-    "lessons.heldout=4",
+    "lessons.mix={names: 40, identity: 20}",
+    "lessons.heldout=8",
     "preferences.mix={preferences: 40}",
     "preferences.heldout=8",
-    "preferences-gold.mix={preferences: 40}",
-    "preferences-gold.heldout=8",
     "judge.train.steps=3",
-    "gold.train.steps=3",
+    "judge.scale.samples=8",
     *(f"{name}.train.steps=3" for name in ("ppo", "grpo", "dpo")),
     *(f"{name}.eval_items=4" for name in ("ppo", "grpo", "dpo")),
     *(f"{name}.guard.items=4" for name in ("ppo", "grpo")),
     "ppo.rollouts={prompts: 6, group: 1, max_new_tokens: 12}",
     "grpo.rollouts={prompts: 3, group: 2, max_new_tokens: 12}",
     "dpo.rollouts.prompts=4",
+    "eval.items=8",
 ]
 
 CI = [

@@ -81,11 +81,14 @@ def test_rlhf(tmp_path: Path) -> None:
     steps = run("rlhf", tmp_path / "w", RLHF)
     workspace = Workspace(tmp_path / "w")
     for name in ("ppo", "grpo"):
-        assert steps[name]["headline"]["label"] == "reward on held-out preferences"
+        assert steps[name]["headline"]["label"] == "held-out lessons right"
         made = workspace.find(name, ["model"])
         rows = [r for r in made.metrics() if "reward_learned" in r]
-        assert rows and all(r["accuracy"] == 0 and r["reward"] is not None for r in rows)
+        # The judge alone pays; what is right by rule is gold, and earns nothing.
+        assert rows and all(r["reward"] == pytest.approx(r["reward_learned"], abs=1e-5) for r in rows)
         curve = made.figures["guard"]
-        assert curve[0]["sqrt_kl"] < 0.1 and all(row["gold"] == row["gold"] for row in curve)
+        assert curve[0]["sqrt_kl"] < 0.1 and all(0 <= row["gold"] <= 1 for row in curve)
     assert "explained" in next(r for r in workspace.find("ppo", ["model"]).metrics() if "value_mean" in r)
     assert steps["dpo"]["headline"]["label"] == "held-out pairs ranked right"
+    found = json.loads((tmp_path / "w/report/eval/results.json").read_text())
+    assert {"chat", "ppo", "grpo", "dpo"} <= {s["model"] for s in found["scores"]}
