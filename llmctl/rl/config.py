@@ -137,9 +137,9 @@ class MethodSettings(Settings):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """For dpo: how often a comparison is thought to be the wrong way round (conservative DPO)."""
     sft_weight: NonNegative = 0.0
-    """For dpo: times this, the better reply's own -log p a token is added to the loss (Iterative RPO, arXiv 2404.19733,
-    with 1). DPO is content where both replies become less likely, the worse one faster; then right answers fall too.
-    `chosen` in the log says by how many nats the better reply has gained."""
+    """For dpo: times this, the better reply's own -log p a token is added to the loss where it is the best of its
+    ranking (Iterative RPO, arXiv 2404.19733, with 1). DPO is content where both replies become less likely, the worse
+    one faster; then right answers fall too. `chosen` in the log says by how many nats the better reply has gained."""
 
     @model_validator(mode="before")
     @classmethod

@@ -39,6 +39,7 @@ class Pair:
     worse: list[int]
     prompt: int  # how many of the ids are the prompt's
     share: float  # one over the pairs of its ranking, so that each prompt counts once
+    best: float  # the same over those whose better reply is the best of the ranking; 0 where this one's is not
 
 
 @dataclass
@@ -116,7 +117,10 @@ def _pairs(row: dict[str, Any], tokenizer: Tokenizer, context: int, pairs: Pairs
         pairs.too_long += 1
     else:
         begin = len(render([*row["prompt"], {"role": "assistant", "content": ""}], tokenizer).ids) - 1
-        yield from (Pair(whole[i], whole[j], begin, 1 / len(ordered)) for i, j in ordered)
+        first = min(row["ranking"])
+        best = [row["ranking"][i] == first for i, _ in ordered]
+        for (i, j), top in zip(ordered, best, strict=True):
+            yield Pair(whole[i], whole[j], begin, 1 / len(ordered), top / sum(best))
 
 
 class PairSource:
@@ -147,18 +151,20 @@ def batches(pairs: Sequence[Pair], tokens: int) -> list[Batch]:
 
 def collate(pairs: Sequence[Pair]) -> Rows:
     """(2P, T) each: the better and the worse reply of each pair, one below the other. The weights of a reply's tokens
-    are the share of its pair, and 0 in the prompt; `units` (2P,) has that share once a pair.
+    are the share of its pair, and 0 in the prompt; `units` (2P,) has that share once a pair. `best` as in `Pair`.
     """
     rows = [ids for p in pairs for ids in (p.better, p.worse)]
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
-    weights = torch.zeros(ids.shape)
+    weights, best = torch.zeros(ids.shape), torch.zeros(ids.shape)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
-        weights[i, pairs[i // 2].prompt : len(row)] = pairs[i // 2].share
+        pair = pairs[i // 2]
+        weights[i, pair.prompt : len(row)], best[i, pair.prompt : len(row)] = pair.share, pair.best
     return {
         "ids": ids[:, :-1].contiguous(),
         "targets": ids[:, 1:].contiguous(),
         "weights": weights[:, 1:].contiguous(),
+        "best": best[:, 1:].contiguous(),
         "units": torch.tensor([unit for p in pairs for unit in (p.share, 0.0)]),
         "lengths": torch.tensor([len(row) - 1 for row in rows]),
     }
@@ -166,8 +172,8 @@ def collate(pairs: Sequence[Pair]) -> Rows:
 
 @dataclass
 class DpoLoss:
-    """DPO's loss on a batch of pairs, against the frozen `reference`, and the better reply's own where it is asked for:
-    its -log p a token, times `method.sft_weight`.
+    """DPO's loss on a batch of pairs, against the frozen `reference`, and -log p a token of the replies that are the
+    best of their ranking, times `method.sft_weight`: the better of two bad replies is nothing to imitate.
     """
 
     reference: nn.Module
@@ -177,7 +183,7 @@ class DpoLoss:
         """The loss, each prompt counting once."""
         whose = rows_of(batch).unique(return_inverse=True)[1]  # the replies here, numbered better, worse, better, ...
         tokens = per_reply(torch.ones(len(whose), device=whose.device), whose)
-        share = per_reply(trained(batch.weights, batch), whose) / tokens
+        share, best = (per_reply(trained(x, batch), whose) / tokens for x in (batch.weights, batch.extra["best"]))
         policy = per_reply(token_logprobs(model, batch, 1.0)[0], whose)
         with torch.no_grad():
             reference = per_reply(token_logprobs(self.reference, batch, 1.0)[0], whose)
@@ -185,10 +191,10 @@ class DpoLoss:
         losses, margin = dpo(
             policy[better], policy[worse], reference[better], reference[worse], m.beta, m.label_smoothing
         )
-        nll, share = sequence_nll(policy[better], tokens[better]), share[better]
+        nll, share, best = sequence_nll(policy[better], tokens[better]), share[better], best[better]
         logs = {"accuracy": (margin > 0).float(), "margin": margin, "chosen": policy[better] - reference[better],
                 "rejected": policy[worse] - reference[worse], "chosen_nll": nll}  # fmt: skip
-        total = ((losses + m.sft_weight * nll) * share).sum()
+        total = (losses * share + m.sft_weight * nll * best).sum()
         return Loss(total, share.sum(), {k: float((v.detach() * share).sum()) for k, v in logs.items()})
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from rl_tiny import tokenizer
 from torch import Tensor
 
 from llmctl.model.config import ModelConfig
 from llmctl.model.transformer import Transformer
-from llmctl.rl.config import MethodSettings
-from llmctl.rl.preference import DpoLoss, Pair, batches
+from llmctl.rl.config import MethodSettings, RlConfig
+from llmctl.rl.preference import DpoLoss, Pair, batches, read_pairs
+from llmctl.workspace import Workspace
 
 VOCAB = 97
 
@@ -36,9 +40,8 @@ def comparisons(count: int) -> list[Pair]:
     found = []
     for i in range(count):
         prompt = ids(rng.randint(1, 6))
-        found.append(
-            Pair(prompt + ids(rng.randint(1, 24)), prompt + ids(rng.randint(1, 24)), len(prompt), 1 / (1 + i % 3))
-        )
+        better, worse = prompt + ids(rng.randint(1, 24)), prompt + ids(rng.randint(1, 24))
+        found.append(Pair(better, worse, len(prompt), 1 / (1 + i % 3), (i % 2) / (1 + i % 3)))
     return found
 
 
@@ -76,7 +79,7 @@ def test_packed_comparisons_count_as_they_do_alone(tokens: int) -> None:
             before = alone(reference, p.better, p.prompt) - alone(reference, p.worse, p.prompt)
         margin = beta * (better - worse - before)
         each = -(1 - smoothing) * margin.sigmoid().log() - smoothing * (-margin).sigmoid().log()
-        expected = expected + p.share * (each - weight * better / (len(p.better) - p.prompt))
+        expected = expected + p.share * each - p.best * weight * better / (len(p.better) - p.prompt)
         ranked += p.share * float(margin > 0)
     expected.backward()
 
@@ -99,3 +102,18 @@ def test_both_replies_of_a_comparison_are_in_one_row_and_no_token_is_lost() -> N
         for row, there in zip(batch.extra["row"], batch.extra["at"] >= 0, strict=True):
             replies = set(row[there].tolist())
             assert replies == {i ^ 1 for i in replies}
+
+
+def test_a_ranking_counts_once_and_only_its_best_reply_is_imitated(tmp_path: Path, workspace: Workspace) -> None:
+    row = {"prompt": "What is 1?", "responses": ["is", "it", "is it", "it is"], "ranking": [1, 0, 0, 2]}
+    (tmp_path / "ranked.jsonl").write_text(json.dumps(row) + "\n")
+    settings = RlConfig.model_validate({"model": "m", "method": "dpo", "data": [str(tmp_path / "ranked.jsonl")]})
+    tok = tokenizer()
+    pairs = read_pairs(settings, workspace, tok, 96)
+    found = {
+        tuple(tok.decode(ids[p.prompt : -1]) for ids in (p.better, p.worse)): p for p in pairs.train + pairs.heldout
+    }
+    assert {k: (p.share, p.best) for k, p in found.items()} == {
+        ("it", "is"): (0.2, 0.25), ("is it", "is"): (0.2, 0.25), ("is", "it is"): (0.2, 0.0),
+        ("it", "it is"): (0.2, 0.25), ("is it", "it is"): (0.2, 0.25),
+    }  # fmt: skip
