@@ -75,7 +75,19 @@ def main(arguments: list[str] | None = None) -> None:
     """The command's entry: runs it and exits with the code that the outcome deserves."""
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _terminated)
+    _share_the_cores()
     sys.exit(_run(arguments, debug))
+
+
+def _share_the_cores() -> None:
+    """Have threads that wait for one another sleep soon, unless the person has said how they should wait.
+
+    By default they spin for milliseconds, which takes the time from the very thread that they wait for where another
+    program is at work too: two threads on two busy cores trained 150 tokens a second, with this 1,060. It has to be
+    said before PyTorch loads OpenMP.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _run(arguments: list[str] | None, debug: bool) -> int:
