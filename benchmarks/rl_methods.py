@@ -1,7 +1,8 @@
 """How much each method of reinforcement learning adds to one sft model, over several seeds.
 
     python benchmarks/rl_methods.py MODEL [-w WORKSPACE] [--methods grpo dapo ...] [--seeds 0 1 2] [--steps 30]
-    python benchmarks/rl_methods.py MODEL --methods grpo --steps 160 --prompts 48     # how far GRPO alone gets
+    # how far GRPO alone gets
+    python benchmarks/rl_methods.py MODEL --methods grpo --steps 100 --prompts 48 --digits 3 3 --rate 1e-4
 
 MODEL is a chat model of the workspace that has learned some of `synth`'s sums. Every method starts from it and
 practises such sums, every seed with other problems and other samples; before and after, the same held-out
