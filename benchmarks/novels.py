@@ -118,10 +118,13 @@ def ours(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     torch.manual_seed(0)
     shape = dial(given.depth, 8192, 256, family=given.family, tie_embeddings=False if given.untied else None)
     model = Transformer(shape)
-    sets = {key: float(value) for key, value in (s.split("=") for s in given.set)}
-    config = PretrainConfig.model_validate({"tokens": "novels", "train": {"optimizer": sets}})
+    sets: dict[str, Any] = {key: float(value) for key, value in (s.split("=") for s in given.set)}
+    config = PretrainConfig.model_validate(
+        {"tokens": "novels", "batch_tokens": given.rows * 256, "train": {"optimizer": sets}}
+    )
     keep()
-    optimizer, forward = Optimizer(model, derive(config, shape, 1).optimizer), as_trained(model)
+    derived = derive(config, shape, len(np.load(folder / "train.npy", mmap_mode="r")))
+    optimizer, forward = Optimizer(model, derived.optimizer), as_trained(model)
     cpu = torch.device("cpu")
 
     def step(ids: torch.Tensor, rate: float) -> None:

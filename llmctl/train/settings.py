@@ -8,6 +8,8 @@ from pydantic import Field
 
 from llmctl.recipe.settings import NoResult, Settings
 
+Moment = Annotated[float, Field(ge=0, lt=1)]
+
 
 class OptimizerSettings(Settings):
     """Which optimizer moves which weights, and how far."""
@@ -29,7 +31,7 @@ class OptimizerSettings(Settings):
     """Learning rate of a head of its own; 0 takes `lr`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Decoupled weight decay of the matrices, times the learning rate each step. Vectors and embeddings have none."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Moment, Moment] = (0.9, 0.95)
     """AdamW's moments. 0.95 for the second, as in GPT-3 and Llama: 0.999 remembers longer than a short run lasts."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Muon's Nesterov momentum."""
