@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument("--nanochat", default="")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--family", default="qwen3")
-    parser.add_argument("--untied", action="store_true", help="ours: a head of its own")
+    parser.add_argument("--tied", action="store_true", help="ours: one table for embedding and head")
     parser.add_argument("--set", action="append", default=[], help="ours: rates other than the rules': lr=0.01")
     parser.add_argument("--only", default="", help=argparse.SUPPRESS)
     parser.add_argument("--data", default="", help=argparse.SUPPRESS)
@@ -116,7 +116,7 @@ def ours(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     from llmctl.train.optimizer import Optimizer
 
     torch.manual_seed(0)
-    shape = dial(given.depth, 8192, 256, family=given.family, tie_embeddings=False if given.untied else None)
+    shape = dial(given.depth, 8192, 256, family=given.family, tie_embeddings=given.tied)
     model = Transformer(shape)
     sets: dict[str, Any] = {key: float(value) for key, value in (s.split("=") for s in given.set)}
     config = PretrainConfig.model_validate(
