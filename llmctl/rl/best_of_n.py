@@ -1,5 +1,6 @@
-"""Best-of-n: answer each problem n times and keep the best reply. Nothing is trained; what it makes are conversations,
-which `sft` learns from: rejection sampling, as between DeepSeek-R1's two rounds of RL (arXiv 2501.12948, 2.3.3).
+"""Best-of-n: answer each problem n times and keep the best reply, or the order of all n. Nothing is trained. The best
+are conversations, which `sft` learns from: rejection sampling, as between DeepSeek-R1's two rounds of RL (arXiv
+2501.12948, 2.3.3). The order is comparisons, for `rm` and dpo (`rankings`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from llmctl.console import Console
 from llmctl.model.chat_format import WRAPS
+from llmctl.rl import rankings
 from llmctl.rl.config import RlConfig
 from llmctl.rl.rewards import Rollout
 from llmctl.rl.rollouts import Writer, chosen
@@ -43,21 +45,41 @@ def run(config: RlConfig, build: Build, console: Console, task: Task, writer: Wr
     if distributed.rank():
         return
     for name, rows in parts.items():
-        kept = {r["row"]["id"]: r["row"] for r in rows if r["row"]}
-        write_atomic(build.path / f"{name}.jsonl", "".join(json.dumps(r) + "\n" for r in kept.values()))
-    build.figures |= figures(config, task, parts["heldout"] or parts["train"], parts["train"])
+        kept = kept_of(rows, config.method.keep)
+        # Of rankings no empty part: rm and dpo then hold out some of the others.
+        if kept or name == "train" or config.method.keep != "ranking":
+            write_atomic(build.path / f"{name}.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
+    build.figures |= figures(config, task, parts)
+    if config.method.keep == "ranking" and not build.figures["kept"]:
+        console.warn("rl: no problem has two replies of different reward, so there is nothing to compare")
+
+
+def kept_of(rows: list[dict[str, Any]], keep: str) -> list[dict[str, Any]]:
+    """The rows to write. A problem that was drawn twice has one conversation, but two rankings of other replies."""
+    found = [r["row"] for r in rows if r["row"]]
+    key = (lambda row: json.dumps(row)) if keep == "ranking" else (lambda row: row["id"])
+    return list({key(row): row for row in found}.values())
 
 
 def row_of(group: Sequence[Rollout], keep: str) -> dict[str, Any]:
-    """The best reply of a group as a row of conversations (None where none is kept), and what the group shows."""
+    """What is kept of a group as a row to write (None where nothing is), and what the group shows."""
     best = max(group, key=lambda r: (r.total == r.total, r.total))
-    right = [r for r in group if r.correct]
-    kept = max(right, key=lambda r: r.total) if keep == "right" and right else None
+    return {"right": sum(r.correct for r in group), "of": len(group), "best": best.correct,
+            "majority": majority(group), "reward": best.total, "mean": mean(r.total for r in group),
+            "row": made(group, keep)}  # fmt: skip
+
+
+def made(group: Sequence[Rollout], keep: str) -> dict[str, Any] | None:
+    """The best reply (or the best right one) as a row of conversations, or all in order as a row of comparisons."""
+    if keep == "ranking":
+        texts = [content(r.sample.text) for r in group]
+        # A comparison holds plain text: one whose replies call tools nobody can read yet (`formats.comparisons`).
+        return rankings.ranking(group, [text if isinstance(text, str) else None for text in texts])
     if keep == "best":
         kept = next(iter(chosen(group, keep)), None)
-    return {"right": len(right), "of": len(group), "best": best.correct, "majority": majority(group),
-            "reward": best.total, "mean": mean(r.total for r in group),
-            "row": conversation(kept) if kept else None}  # fmt: skip
+    else:
+        kept = max((r for r in group if r.correct), key=lambda r: r.total, default=None)
+    return conversation(kept) if kept else None
 
 
 def majority(group: Sequence[Rollout]) -> bool:
@@ -72,10 +94,8 @@ def majority(group: Sequence[Rollout]) -> bool:
 
 def conversation(r: Rollout) -> dict[str, Any]:
     """The problem with the reply in place of its worked solution."""
-    turns = r.item.messages
-    end = next((i for i, m in enumerate(turns) if m["role"] == "assistant"), len(turns))
-    prompt = turns if turns[-1]["role"] != "assistant" else turns[:end]
-    return {**r.item.row(), "messages": [*prompt, {"role": "assistant", "content": content(r.sample.text)}]}
+    reply = {"role": "assistant", "content": content(r.sample.text)}
+    return {**r.item.row(), "messages": [*rankings.prompt_turns(r), reply]}
 
 
 def content(text: str) -> str | list[dict[str, str]]:
@@ -96,11 +116,9 @@ def pass_at(k: int, n: int, right: int) -> float:
     return 1 - comb(n - right, k) / comb(n, k)
 
 
-def figures(
-    config: RlConfig, task: Task, measured: list[dict[str, Any]], train: list[dict[str, Any]]
-) -> dict[str, Any]:
+def figures(config: RlConfig, task: Task, parts: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """What the manifest says: one reply, the best of n, the majority, and whether any of n is right."""
-    n = config.rollouts.group
+    n, train, measured = config.rollouts.group, parts["train"], parts["heldout"] or parts["train"]
     kept = sum(bool(r["row"]) for r in train)
     found = {
         "pass_at_1": mean(r["right"] / r["of"] for r in measured),
@@ -115,5 +133,8 @@ def figures(
     scale, unit = (100, "%") if judged else (1, "")
     head = {"label": f"held-out {task.name}: one reply, best of {n}", "before": round(scale * one, 2),
             "after": round(scale * best, 2), "unit": unit}  # fmt: skip
-    return {"headline": head, "in": f"{config.model}, {len(train):,} problems x {n}",
-            "out": f"{kept:,} conversations", "kept": kept, **found}  # fmt: skip
+    out = f"{kept:,} conversations"
+    if config.method.keep == "ranking":
+        found |= rankings.figures(parts)
+        out = f"{kept:,} rankings, {found['pairs']:,} pairs; {found['spread']:.0%} of the problems have a spread"
+    return {"headline": head, "in": f"{config.model}, {len(train):,} problems x {n}", "out": out, "kept": kept, **found}

@@ -70,8 +70,9 @@ class MethodSettings(Settings):
 
     name: Literal[METHODS] = "grpo"  # type: ignore[valid-type]
     """Which method's switches to begin with: grpo, dr-grpo, dapo, gspo, rloo, reinforce or ppo; expert-iteration
-    (trains on the replies that are right), best-of-n (trains nothing: it makes conversations of the best replies) and
-    dpo (on comparisons, without roll-outs). docs/rl.md says what each one is, and which paper it is from."""
+    (trains on the replies that are right), best-of-n (trains nothing: it makes conversations of the best replies, or
+    comparisons of all) and dpo (on comparisons, without roll-outs). docs/rl.md says what each one is, and which paper
+    it is from."""
     advantage: Literal["group", "leave-one-out", "batch", "none", "gae"] = "group"
     """What a reward is compared with: the mean of its `group` (GRPO, arXiv 2402.03300), that of the others in it
     (`leave-one-out`, RLOO, arXiv 2402.14740), the mean of the whole `batch`, nothing, or the values of a critic (`gae`,
@@ -131,9 +132,10 @@ class MethodSettings(Settings):
     """With `gae`: how far a value may move from that at the roll-out before its gradient is clipped."""
     value_coef: NonNegative = 0.1
     """With `gae`: weight of the critic's loss."""
-    keep: Literal["right", "best"] = "right"
+    keep: Literal["right", "best", "ranking"] = "right"
     """For expert-iteration and best-of-n: which replies are kept. `right`: all that are right (best-of-n: the best of
-    them); `best`: the best of each group, right or not, where rewards differ: for tasks without answers."""
+    them); `best`: the best of each group, right or not, where rewards differ: for tasks without answers; `ranking`
+    (best-of-n alone): all, ordered by reward, as comparisons for rm and dpo."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """For dpo: how often a comparison is thought to be the wrong way round (conservative DPO)."""
     sft_weight: NonNegative = 0.0
@@ -158,6 +160,8 @@ class MethodSettings(Settings):
             raise ValueError("kl_target needs a beta above 0 to begin with")
         if 0 < self.dual_clip <= 1:
             raise ValueError("dual_clip should be above 1, or 0 for none")
+        if self.keep == "ranking" and self.name != "best-of-n":
+            raise ValueError(f"keep: ranking makes comparisons, which best-of-n alone does, not {self.name}")
         return self
 
     @property
@@ -185,7 +189,8 @@ class GuardSettings(Settings):
     """`module:function`: a gold reward of your own, called as the reward function is."""
     drop: Annotated[float, Field(gt=0)] = 0.05
     """Stop, and keep the best model so far, when gold is this part below its best (for a reward model: this part of a
-    standard deviation) and by more than the error of the difference."""
+    standard deviation) and by more than luck: by three standard errors of the difference, or by two at two
+    measurements running."""
     kl_budget: NonNegative = 0.0
     """Stop when the KL of a reply to the model at the start passes this many nats; 0 sets no bound."""
     repetition: Annotated[float, Field(gt=0)] = 0.3
@@ -295,8 +300,10 @@ class RlConfig(ProblemSettings):
 
     @property
     def made_kind(self) -> str:
-        """Conversations for best-of-n, which trains nothing; a model for all else."""
-        return "conversations" if self.method.name == "best-of-n" else "model"
+        """Conversations or comparisons for best-of-n, which trains nothing; a model for all else."""
+        if self.method.name != "best-of-n":
+            return "model"
+        return "comparisons" if self.method.keep == "ranking" else "conversations"
 
     @property
     def gameable(self) -> bool:

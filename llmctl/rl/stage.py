@@ -40,7 +40,7 @@ from llmctl.workspace import Artifact, Build, Workspace
 
 
 def run(config: RlConfig, workspace: Workspace, console: Console) -> Artifact:
-    """Train the model named in `config` and save it as another; or, best-of-n, save the best of its replies."""
+    """Train the model named in `config` and save it as another; or, best-of-n, save its replies."""
     if config.method.name == "dpo":
         return preference.run(config, workspace, console)
     with workspace.build(config) as build, ExitStack() as stack:

@@ -53,6 +53,7 @@ RUNS = {
     "guarded": ["method=grpo", "guard.action=stop", "guard.kl_budget=1e-9"],  # ends at step 2 with the best weights
     "alone": ["method.name=rloo", "rollouts.prompts=1", "micro_tokens=4096"],  # one problem: one is idle
     "picked": ["method.name=best-of-n", "method.keep=best"],
+    "ranked": ["method.name=best-of-n", "method.keep=ranking"],
     "dpo": ["method=dpo", "data=[pairs.jsonl]", "rollouts.prompts=5", "eval_every=1", "guard.every=0"],
 }  # fmt: skip
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -140,10 +141,11 @@ def test_each_process_scores_a_share(two: Workspace) -> None:
 
 @pytest.mark.slow
 def test_two_processes_pick_and_compare_as_one(two: Workspace, workspace: Workspace) -> None:
-    whole, shared = in_one(workspace, "picked", *RUNS["picked"]), two.find("picked")
-    for file in ("train.jsonl", "heldout.jsonl"):
-        assert whole.file(file).read_text() == shared.file(file).read_text() != ""
-    assert whole.figures == shared.figures
+    for name in ("picked", "ranked"):
+        whole, shared = in_one(workspace, name, *RUNS[name]), two.find(name)
+        for file in ("train.jsonl", "heldout.jsonl"):
+            assert whole.file(file).read_text() == shared.file(file).read_text() != ""
+        assert whole.figures == shared.figures
     whole, shared = in_one(workspace, "dpo", *RUNS["dpo"]), two.find("dpo")
     same(whole, shared)
     assert column(whole, "heldout_loss") == pytest.approx(column(shared, "heldout_loss"), abs=1e-5) != []
