@@ -100,16 +100,23 @@ GSM8K = [
 ]
 
 RLHF = [
-    *_SMALL_CHAT,
-    "lessons.mix={names: 40, identity: 20}",
+    *_SMALL_CHAT[:4],
+    "lessons.mix={names: 200, identity: 40}",
     "lessons.heldout=8",
-    "preferences.mix={preferences: 40}",
-    "preferences.heldout=8",
+    "questions.mix={names: 40, identity: 20}",
+    "questions.heldout=20",
+    # Enough that some of its replies are right: of others there is no ranking.
+    "chat.train.steps=120",
+    "chat.batch_tokens=512",
+    "chat.eval_items=4",
+    "rankings.rollouts={prompts: 30, group: 4, max_new_tokens: 24}",
+    "rankings.train.steps=2",
+    "rankings.eval_items=40",
     "judge.train.steps=3",
     "judge.scale.samples=8",
     *(f"{name}.train.steps=3" for name in ("ppo", "grpo", "dpo")),
     *(f"{name}.eval_items=4" for name in ("ppo", "grpo", "dpo")),
-    *(f"{name}.guard.items=4" for name in ("ppo", "grpo")),
+    *(f"{name}.guard.items=16" for name in ("ppo", "grpo")),
     "ppo.rollouts={prompts: 6, group: 1, max_new_tokens: 12}",
     "grpo.rollouts={prompts: 3, group: 2, max_new_tokens: 12}",
     "dpo.rollouts.prompts=4",

@@ -13,6 +13,7 @@ import pytest
 from small import GSM8K, R1, R1_ZERO, RLHF, flags
 
 from llmctl.eval.task_file import shipped
+from llmctl.formats.comparisons import read_comparisons
 from llmctl.formats.conversations import read_conversations
 from llmctl.pipeline.plan import load, locate
 from llmctl.verify import check
@@ -80,6 +81,13 @@ def test_gsm8k_from_a_folder(quickstart: Path, tmp_path: Path) -> None:
 def test_rlhf(tmp_path: Path) -> None:
     steps = run("rlhf", tmp_path / "w", RLHF)
     workspace = Workspace(tmp_path / "w")
+    ranked = workspace.find("rankings", ["comparisons"])
+    rows = read_comparisons(ranked.path).rows
+    assert rows and len(rows) == ranked.figures["rankings"]
+    # The judge and dpo learn from what the policy itself has said, and from nothing else.
+    for name in ("judge", "dpo"):
+        inputs = {i["name"] for i in workspace.find(name, ["model"]).manifest["inputs"]}
+        assert inputs == {"chat", "rankings"}
     for name in ("ppo", "grpo"):
         assert steps[name]["headline"]["label"] == "held-out lessons right"
         made = workspace.find(name, ["model"])
@@ -87,7 +95,8 @@ def test_rlhf(tmp_path: Path) -> None:
         # The judge alone pays; what is right by rule is gold, and earns nothing.
         assert rows and all(r["reward"] == pytest.approx(r["reward_learned"], abs=1e-5) for r in rows)
         curve = made.figures["guard"]
-        assert curve[0]["sqrt_kl"] < 0.1 and all(0 <= row["gold"] <= 1 for row in curve)
+        # Sampler and trainer round differently in bfloat16: hundredths of a nat over a few replies, before the root.
+        assert curve[0]["sqrt_kl"] < 0.5 and all(0 <= row["gold"] <= 1 for row in curve)
     assert "explained" in next(r for r in workspace.find("ppo", ["model"]).metrics() if "value_mean" in r)
     assert steps["dpo"]["headline"]["label"] == "held-out pairs ranked right"
     found = json.loads((tmp_path / "w/report/eval/results.json").read_text())
