@@ -4,7 +4,8 @@
 
 MODEL is a chat model of the workspace that has learned `synth`'s names: `chat` of `llmctl run rlhf -s chat.epochs=5`.
 The reward model that it practises for is made here, from comparisons by raters who read carelessly: every `--words`
-words more are worth a grade to them (people have that bias too, arXiv 2310.03716), so that one word thirty times beats a right sentence.
+words more are worth a grade to them (people have that bias too, arXiv 2310.03716), so that one word thirty times beats
+a right sentence.
 Gold is the share of right answers, by rule: a known fact told, a made-up name refused.
 
 Both policies practise with the same prompts, seed and noise, without a penalty on the KL; one run only warns, the other
